@@ -1,0 +1,126 @@
+"""The frozen backbone: views in, tokens out.
+
+Any vision model that `AutoModel` builds works: a token sequence (ViT, DINOv2, DINOv3, timm ViT) or a feature map
+(ConvNeXt, timm CNN). The tokens go to evidence pooling.
+"""
+
+import hashlib
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+
+def build_backbone(config: "RoadworkConfig") -> PreTrainedModel:  # noqa: F821 - named for the reader
+    """Builds the backbone of a `RoadworkConfig` with untrained weights, frozen.
+
+    Raises:
+        ValueError: `view_size` is not a multiple of the patch of a timm backbone.
+    """
+    backbone = AutoModel.from_config(config.backbone_config)
+    patch_embed = getattr(getattr(backbone, "timm_model", None), "patch_embed", None)
+    patch = getattr(patch_embed, "patch_size", None)
+    if patch is not None and config.view_size % patch[0]:
+        raise ValueError(
+            f"RoadworkConfig: view_size={config.view_size} must be a multiple of the backbone's patch of "
+            f"{patch[0]} pixels, e.g. {config.view_size // patch[0] * patch[0] or patch[0]}."
+        )
+    return freeze(backbone)
+
+
+def freeze(backbone: PreTrainedModel) -> PreTrainedModel:
+    """Puts a backbone into evaluation mode without gradients (DINOv3 jitters its positions in train mode)."""
+    # Convolutions on a CPU are several times faster on channels-last weights; other weights are not touched.
+    return backbone.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def view_tokens(backbone: PreTrainedModel, views: Tensor, pooling: str, grid: int) -> Tensor:
+    """Runs the backbone on single views.
+
+    Args:
+        backbone: Frozen vision model.
+        views: `(N, 3, S, S)` normalised pixels.
+        pooling: `cls`, `mean` or `cls_mean`.
+        grid: G of the evidence grid, 0 = none.
+
+    Returns:
+        `(N, T, D)`: the pooled tokens, then the G x G cells row by row.
+    """
+    parameter = next(backbone.parameters())
+    # A width of one would make both memory formats look alike, so the format is asked for, not inferred.
+    views = views.to(parameter.dtype).contiguous(memory_format=torch.channels_last)
+    features = backbone(pixel_values=views).last_hidden_state
+    if features.dim() == 4:
+        class_token, patch_map = None, features
+    else:
+        class_token, patch_map = _split_tokens(features, views.shape[-1], backbone.config)
+    patches = patch_map.flatten(2).transpose(1, 2)  # (N, h*w, D)
+    pooled = []
+    if class_token is not None and pooling != "mean":
+        pooled.append(class_token)
+    if class_token is None or pooling != "cls":
+        pooled.append(patches.mean(dim=1))
+    tokens = torch.stack(pooled, dim=1)
+    if grid:
+        cells = F.adaptive_avg_pool2d(patch_map.float(), grid).to(patch_map.dtype)
+        tokens = torch.cat([tokens, cells.flatten(2).transpose(1, 2)], dim=1)
+    return tokens.contiguous()
+
+
+def _split_tokens(sequence: Tensor, view_size: int, config: "PreTrainedConfig") -> tuple[Tensor | None, Tensor]:  # noqa: F821
+    """Splits `(N, L, D)` into the class token `(N, D)`, if there is one, and the patch grid `(N, D, h, h)`."""
+    length = sequence.shape[1]
+    patch = getattr(config, "patch_size", None)
+    side = view_size // patch if isinstance(patch, int) else 0
+    if side == 0 or side * side > length:  # no patch size, or a pyramid: the grid is the largest square that fits
+        side = math.isqrt(length)
+    prefix = length - side * side
+    patch_map = sequence[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+    return (sequence[:, 0] if prefix else None), patch_map
+
+
+def hash_weights(backbone: nn.Module) -> str:
+    """Hashes weights whatever their names and order.
+
+    Returns:
+        sha256 over the sorted sha256 of each tensor's shape and float32 bytes, as 64 hexadecimal digits.
+    """
+    digests = []
+    for tensor in backbone.state_dict().values():
+        values = tensor.detach().to("cpu", torch.float32).contiguous()
+        digest = hashlib.sha256(str(tuple(values.shape)).encode())
+        digest.update(values.numpy().tobytes())
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def load_backbone(
+    backbone_id: str,
+    *,
+    revision: str | None = None,
+    expected_sha256: str | None = None,
+    **hub_options: "str | bool | None",
+) -> PreTrainedModel:
+    """Loads a backbone's weights in float32 by Hub id or from a folder, and checks them.
+
+    Args:
+        backbone_id: Hub id, or a folder.
+        revision: Commit id on the Hub.
+        expected_sha256: Hash the weights must have, or None.
+        hub_options: `cache_dir`, `token`, `local_files_only`.
+
+    Raises:
+        ValueError: The weights have another hash.
+    """
+    backbone = AutoModel.from_pretrained(backbone_id, revision=revision, dtype=torch.float32, **hub_options)
+    if expected_sha256 is not None:
+        found = hash_weights(backbone)
+        if found != expected_sha256:
+            raise ValueError(
+                f"backbone_id={backbone_id!r} (revision {revision!r}) holds weights with sha256 {found}, but this "
+                f"checkpoint was trained on {expected_sha256}. Give the backbone it was trained on."
+            )
+    return freeze(backbone)

@@ -1,0 +1,164 @@
+"""Saving and loading around a frozen backbone.
+
+The backbone's weights are large, frozen and often not ours to redistribute. So a checkpoint may leave them out, name
+them by Hub id and hash, and fetch them when it is loaded.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from .backbone import hash_weights, load_backbone
+from .configuration_roadwork import RoadworkConfig
+
+
+HUB_OPTIONS = ("cache_dir", "token", "local_files_only")
+AUTO_MAP = {
+    "AutoConfig": "configuration_roadwork.RoadworkConfig",
+    "AutoModel": "modeling_roadwork.RoadworkModel",
+    "AutoModelForImageClassification": "modeling_roadwork.RoadworkForImageClassification",
+}
+
+
+def is_hub_id(backbone_id: str | None) -> bool:
+    """Whether an id names a Hub repository: `name` or `owner/name`, and no folder of that name lies here."""
+    if backbone_id is None or os.path.isdir(backbone_id):
+        return False
+    return re.fullmatch(r"[\w\-.]+(/[\w\-.]+)?", backbone_id) is not None
+
+
+class FrozenBackboneCheckpoint:
+    """Mixin for a `PreTrainedModel` with a frozen `backbone` and a `RoadworkConfig`."""
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone_id: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **config: Any,  # noqa: ANN401 - fields of RoadworkConfig
+    ) -> Self:
+        """Builds an untrained head on a pretrained backbone.
+
+        Args:
+            backbone_id: Hub id, or a folder that `AutoModel` loads.
+            revision: Branch, tag or commit on the Hub; the commit found is kept in the config.
+            cache_dir: Where the Hub's files are cached.
+            token: Hub token.
+            local_files_only: Use the cache only.
+            config: Fields of `RoadworkConfig`.
+
+        Raises:
+            ValueError: A config field does not fit.
+        """
+        backbone = load_backbone(
+            str(backbone_id), revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        timm_model = getattr(backbone, "timm_model", None)
+        if timm_model is not None:  # the config of a timm backbone may lack its width
+            config.setdefault("feature_dim", timm_model.num_features)
+        resolved = RoadworkConfig(
+            backbone_config=backbone.config,
+            backbone_id=str(backbone_id),
+            backbone_revision=getattr(backbone.config, "_commit_hash", None) or revision,
+            backbone_sha256=hash_weights(backbone),
+            **config,
+        )
+        return cls(resolved, backbone=backbone)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
+        """Loads a checkpoint, and its backbone by `backbone_id` when the checkpoint leaves it out.
+
+        Takes what `PreTrainedModel.from_pretrained` takes; `cache_dir`, `token` and `local_files_only` also hold for
+        the backbone. `backbone_id=...` names another place of the same weights.
+
+        Raises:
+            ValueError: The backbone is left out and no id is known, or the weights have another hash.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if not model.config.backbone_in_checkpoint:
+            model._fetch_backbone(str(pretrained_model_name_or_path), hub_options)
+        return (model, info) if wants_info else model
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *args: Any,  # noqa: ANN401
+        include_backbone: bool | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Saves weights, config and the custom code.
+
+        Args:
+            save_directory: Folder to write.
+            args: As for `PreTrainedModel.save_pretrained`.
+            include_backbone: Whether the backbone's weights are written. None: unless `backbone_id` is a Hub id,
+                from which they can be fetched again.
+            kwargs: As for `PreTrainedModel.save_pretrained`.
+        """
+        if include_backbone is None:
+            include_backbone = not is_hub_id(self.config.backbone_id)
+        with self._published_config(include_backbone):
+            super().save_pretrained(save_directory, *args, **kwargs)
+
+    def backbone_hash(self) -> str:
+        """The hash that `backbone_sha256` must equal, see `backbone.hash_weights`."""
+        return hash_weights(self.backbone)
+
+    @contextmanager
+    def _published_config(self, include_backbone: bool) -> Iterator[None]:
+        """Gives the config, for the time of a save, what a stranger may read: no local path, the code's names."""
+        config, kept = self.config, dict(self.config.__dict__)
+        ignored = self._keys_to_ignore_on_save
+        config.auto_map = dict(AUTO_MAP)
+        config.backbone_in_checkpoint = include_backbone
+        if config.backbone_sha256 is None:
+            config.backbone_sha256 = self.backbone_hash()
+        if not is_hub_id(config.backbone_id):
+            config.backbone_id = None
+        backbone_keys = (
+            set() if include_backbone else {key for key in self.state_dict() if key.startswith("backbone.")}
+        )
+        self._keys_to_ignore_on_save = set(ignored or ()) | backbone_keys
+        try:
+            yield
+        finally:
+            self._keys_to_ignore_on_save = ignored
+            # transformers notes dtype and architectures on the config while saving; those stay.
+            for name in ("auto_map", "backbone_in_checkpoint", "backbone_id"):
+                setattr(config, name, kept.get(name))
+
+    def _leave_backbone_out_of_checks(self) -> None:
+        """Lets a checkpoint without a backbone load without a report of missing keys: they are fetched afterwards."""
+        if not self.config.backbone_in_checkpoint:
+            self._keys_to_ignore_on_load_missing = {r"^backbone\."}
+
+    def _fetch_backbone(self, checkpoint: str, hub_options: dict[str, Any]) -> None:
+        backbone_id = self.config.backbone_id
+        if backbone_id is None:
+            raise ValueError(
+                f"{checkpoint!r} was saved without its backbone and names no backbone_id. Give the backbone it was "
+                "trained on: from_pretrained(..., backbone_id=FOLDER_OR_HUB_ID)."
+            )
+        loaded = load_backbone(
+            backbone_id,
+            revision=self.config.backbone_revision if is_hub_id(backbone_id) else None,
+            expected_sha256=self.config.backbone_sha256,
+            **hub_options,
+        )
+        if any(parameter.is_meta for parameter in self.backbone.parameters()):
+            raise ValueError(
+                f"{checkpoint!r} was saved without its backbone, which cannot be fetched into offloaded layers. "
+                "Load it with a device_map that keeps the backbone on one device."
+            )
+        self.backbone.load_state_dict(loaded.state_dict())
+        # A backbone in the model now makes the next save decide anew.
+        self.config.backbone_in_checkpoint = True

@@ -1,0 +1,193 @@
+"""Configuration of the roadwork classifier.
+
+Comes in: keyword arguments or a `config.json`. Goes out: a checked `RoadworkConfig`, the only thing the modules of
+this room are built from.
+"""
+
+from typing import Any, ClassVar
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+
+FEATURE_POOLINGS = ("cls", "mean", "cls_mean")
+GATES = ("headwise", "elementwise", "none")
+LOSS_TERMS = ("focal", "consistency")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class RoadworkConfig(PreTrainedConfig):
+    """Everything needed to build a `RoadworkModel`; `RoadworkConfig()` alone is valid.
+
+    Attributes:
+        backbone_config: The frozen vision backbone; default a DINOv3 ViT-S/16.
+        backbone_id: Hub id of the backbone's weights, for checkpoints that leave them out.
+        backbone_revision: Commit id of those weights.
+        backbone_sha256: Hash of the weights (see `backbone.hash_weights`), checked when they are loaded by id.
+        backbone_in_checkpoint: Whether the checkpoint beside this config holds the backbone's weights.
+        feature_dim: Width D of a backbone token; taken from `backbone_config` when None.
+        feature_pooling: Pooled tokens of a view: class token, mean of the patch tokens, or both as two tokens.
+            A backbone without a class token gives the mean.
+        evidence_grid: G; besides the pooled tokens a view has G x G averaged cells of its patch grid. 0 = none.
+        num_views: Views V of a photo.
+        keep_views: Views K kept by the pruning; lowered to `num_views` when larger.
+        view_size: Side S of a view in pixels, a multiple of the backbone's patch.
+        wide_views: Indices of the views that see most of the photo; the consistency term compares only these.
+        image_mean: Per-channel mean of [0, 1] pixels, the same as the image processor's.
+        image_std: Per-channel deviation of [0, 1] pixels, the same as the image processor's.
+        hidden_size: Width H after the projection; a multiple of 4 and of `num_attention_heads`.
+        evidence_size: Hidden width of the scorer that weighs a view's tokens.
+        num_evidence_queries: Learned queries of the evidence pooling; each pools one slice of D.
+        num_attention_layers: Layers of gated attention over the kept views.
+        num_attention_heads: Heads of each attention layer.
+        attention_gate: One gate a head, one a channel, or none.
+        feed_forward: Whether an attention layer ends with a feed-forward block.
+        view_positions: Whether each view gets a learned position embedding.
+        dropout: Dropout in [0, 1) of the head.
+        metadata_fields: Metadata the model reads; empty = images only.
+        loss_weights: Weight of each loss term; a term that is absent is off.
+        focal_gamma: Focusing exponent of the focal term, >= 0.
+        focal_alpha: Weight of each class in the focal term.
+        label_smoothing: Share of the target spread over the classes, in [0, 1).
+
+    Raises:
+        ValueError: A field is out of its range; the message names the field and the value.
+    """
+
+    model_type = "natix_roadwork"
+    sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_id: str | None = None
+    backbone_revision: str | None = None
+    backbone_sha256: str | None = None
+    backbone_in_checkpoint: bool = True
+    feature_dim: int | None = None
+    feature_pooling: str = "cls_mean"
+    evidence_grid: int = 4
+    num_views: int = 12
+    keep_views: int = 8
+    view_size: int = 512
+    wide_views: list[int] | tuple[int, ...] = (0, 10, 11)
+    image_mean: list[float] | tuple[float, ...] = IMAGENET_MEAN
+    image_std: list[float] | tuple[float, ...] = IMAGENET_STD
+    hidden_size: int = 512
+    evidence_size: int = 128
+    num_evidence_queries: int = 4
+    num_attention_layers: int = 4
+    num_attention_heads: int = 8
+    attention_gate: str = "headwise"
+    feed_forward: bool = True
+    view_positions: bool = True
+    dropout: float = 0.1
+    metadata_fields: list[str] | tuple[str, ...] = ()
+    loss_weights: dict[str, float] | None = None
+    focal_gamma: float = 2.0
+    focal_alpha: list[float] | tuple[float, ...] = (1.0, 1.0)
+    label_smoothing: float = 0.1
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fills what follows from other fields, then checks every field."""
+        self.backbone_config = _backbone_config(self.backbone_config)
+        if self.id2label is None:
+            self.id2label = {0: "None", 1: "Roadwork"}
+            self.label2id = {"None": 0, "Roadwork": 1}
+        if self.loss_weights is None:
+            self.loss_weights = {"focal": 0.4, "consistency": 0.25}
+        if self.feature_dim is None:
+            self.feature_dim = _feature_dim(self.backbone_config)
+        for name in ("wide_views", "image_mean", "image_std", "metadata_fields", "focal_alpha"):
+            setattr(self, name, list(getattr(self, name)))
+        kwargs.pop("keys_to_ignore_at_inference", None)
+        super().__post_init__(**kwargs)
+        self._check_sizes()
+        self.keep_views = min(self.keep_views, self.num_views)
+        self.wide_views = [view for view in self.wide_views if view < self.num_views]
+        self._check_choices()
+
+    @property
+    def keys_to_ignore_at_inference(self) -> list[str]:
+        """Outputs that are not predictions: everything but `logits`."""
+        return [
+            "loss_parts",
+            "loss_counts",
+            "embedding",
+            "view_logits",
+            "view_indices",
+            "view_weights",
+            "token_weights",
+        ]
+
+    def _check_sizes(self) -> None:
+        for name in ("feature_dim", "num_views", "keep_views", "view_size", "hidden_size", "evidence_size"):
+            self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("num_evidence_queries", "num_attention_heads"):
+            self._require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("num_attention_layers", "evidence_grid", "focal_gamma"):
+            self._require(getattr(self, name) >= 0, name, "at least 0")
+        self._require(self.hidden_size % 4 == 0, "hidden_size", "a multiple of 4 (the pyramid has H, H/2 and H/4)")
+        heads = self.num_attention_heads
+        self._require(self.hidden_size % heads == 0, "hidden_size", f"a multiple of num_attention_heads={heads}")
+        queries = self.num_evidence_queries
+        self._require(self.feature_dim % queries == 0, "feature_dim", f"a multiple of num_evidence_queries={queries}")
+        patch = getattr(self.backbone_config, "patch_size", None)
+        if isinstance(patch, int):
+            self._require(
+                self.view_size % patch == 0,
+                "view_size",
+                f"a multiple of the backbone's patch of {patch} pixels, e.g. {self.view_size // patch * patch or patch}",
+            )
+
+    def _check_choices(self) -> None:
+        self._require(self.feature_pooling in FEATURE_POOLINGS, "feature_pooling", f"one of {FEATURE_POOLINGS}")
+        self._require(self.attention_gate in GATES, "attention_gate", f"one of {GATES}")
+        for name in ("dropout", "label_smoothing"):
+            self._require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
+        for name in ("image_mean", "image_std"):
+            self._require(len(getattr(self, name)) == 3, name, "three numbers, one a channel")
+        self._require(min(self.image_std) > 0, "image_std", "above 0")
+        self._require(
+            len(self.focal_alpha) == 2 and min(self.focal_alpha) > 0,
+            "focal_alpha",
+            "two numbers above 0, one for each class",
+        )
+        self._require(len(self.wide_views) >= 1, "wide_views", "at least one view index below num_views")
+        self._require(
+            all(name in LOSS_TERMS and weight > 0 for name, weight in self.loss_weights.items()),
+            "loss_weights",
+            f"a positive weight for some of {LOSS_TERMS}",
+        )
+        self._require("focal" in self.loss_weights, "loss_weights", "with a weight for focal")
+        self._require(not self.metadata_fields, "metadata_fields", "empty: this version reads images only")
+
+    def _require(self, holds: bool, name: str, wanted: str) -> None:
+        if not holds:
+            raise ValueError(f"RoadworkConfig: {name}={getattr(self, name)!r} must be {wanted}.")
+
+
+def _backbone_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    """Turns what the user or `config.json` gave into a config object."""
+    if isinstance(config, PreTrainedConfig):
+        return config
+    if config is None:
+        # transformers' own default has no register tokens; every published DINOv3 ViT has four.
+        return CONFIG_MAPPING["dinov3_vit"](num_register_tokens=4)
+    model_type = config.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"RoadworkConfig: backbone_config has model_type={model_type!r}, which transformers lacks.")
+    return CONFIG_MAPPING[model_type].from_dict(config)
+
+
+def _feature_dim(config: PreTrainedConfig) -> int:
+    """Width of a backbone token by the names that vision configs give it."""
+    sizes = getattr(config, "hidden_sizes", None)
+    if sizes:
+        return sizes[-1]
+    for name in ("hidden_size", "num_features"):
+        if getattr(config, name, None) is not None:
+            return getattr(config, name)
+    raise ValueError(
+        f"RoadworkConfig: feature_dim=None cannot be read from a {config.model_type!r} backbone_config "
+        "(no hidden_size, hidden_sizes or num_features); give feature_dim."
+    )

@@ -1,0 +1,91 @@
+"""Evidence pooling: a view's tokens become one vector.
+
+One averaged vector a view hides a small cone. Here a scorer weighs the view's tokens (class token, mean, grid cells)
+before they are summed. The vectors go to view pruning.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class FeatureStandardizer(nn.Module):
+    """Shifts and scales frozen features by statistics of the training rows.
+
+    Raw features of a frozen backbone have channels of very different scale; a head trained on them without this
+    loses to logistic regression. Three kinds of token have statistics of their own: first pooled, second pooled, cell.
+    """
+
+    def __init__(self, feature_dim: int, evidence_grid: int) -> None:
+        super().__init__()
+        self.num_cells = evidence_grid**2
+        self.register_buffer("mean", torch.zeros(3, feature_dim))
+        self.register_buffer("std", torch.ones(3, feature_dim))
+
+    def token_kinds(self, num_tokens: int, device: torch.device) -> Tensor:
+        """Kind of each of `num_tokens` tokens, `(T,)`: 0 and 1 pooled, 2 cells."""
+        num_pooled = num_tokens - self.num_cells
+        if num_pooled not in (1, 2):
+            raise ValueError(
+                f"view_features has {num_tokens} tokens a view; with evidence_grid cells = {self.num_cells} there "
+                f"must be {self.num_cells + 1} or {self.num_cells + 2}."
+            )
+        kinds = torch.arange(num_tokens, device=device)
+        return torch.where(kinds < num_pooled, kinds, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Standardises `(B, V, T, D)` in float32."""
+        kinds = self.token_kinds(tokens.shape[2], tokens.device)
+        return (tokens.float() - self.mean.float()[kinds]) / self.std.float()[kinds]
+
+    @torch.no_grad()
+    def fit(self, view_features: Tensor, view_mask: Tensor | None = None, chunk: int = 64) -> None:
+        """Sets the statistics from training rows.
+
+        Args:
+            view_features: `(N, V, T, D)` tokens, any float type.
+            view_mask: `(N, V)` valid views; all when None.
+            chunk: Rows summed at a time, which bounds the memory.
+        """
+        num_tokens = view_features.shape[2]
+        kinds = self.token_kinds(num_tokens, torch.device("cpu"))
+        total = torch.zeros(num_tokens, view_features.shape[-1], dtype=torch.float64)
+        squares, count = total.clone(), 0
+        for start in range(0, len(view_features), chunk):
+            rows = view_features[start : start + chunk]
+            mask = torch.ones(rows.shape[:2], dtype=torch.bool) if view_mask is None else view_mask[start:][:chunk]
+            values = rows[mask.to(rows.device)].cpu().double()
+            total += values.sum(dim=0)
+            squares += values.square().sum(dim=0)
+            count += len(values)
+        for kind in kinds.unique().tolist():
+            rows_of_kind = count * int((kinds == kind).sum())
+            mean = total[kinds == kind].sum(dim=0) / rows_of_kind
+            variance = squares[kinds == kind].sum(dim=0) / rows_of_kind - mean.square()
+            self.mean[kind] = mean.to(self.mean)
+            # A channel that never varies would be divided by zero; it carries nothing, so it is left unscaled.
+            self.std[kind] = torch.where(variance > 1e-12, variance.clamp_min(0).sqrt(), 1.0).to(self.std)
+
+
+class EvidencePooling(nn.Module):
+    """Pools `(B, V, T, D)` tokens into `(B, V, D)`; with one token a view it is the identity.
+
+    Each of Q queries scores all tokens through a small MLP and pools its own slice of D/Q channels by a softmax over
+    the tokens.
+    """
+
+    def __init__(self, feature_dim: int, hidden_size: int, num_queries: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(feature_dim, hidden_size)
+        self.scores = nn.Linear(hidden_size, num_queries)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Pools tokens.
+
+        Returns:
+            The vectors `(B, V, D)` and the token weights `(B, V, T)` averaged over the queries, summing to 1.
+        """
+        scores = self.scores(torch.tanh(self.hidden(tokens)))  # (B, V, T, Q)
+        weights = scores.float().softmax(dim=2).to(tokens.dtype)
+        slices = tokens.unflatten(-1, (weights.shape[-1], -1))  # (B, V, T, Q, D/Q)
+        pooled = (weights.unsqueeze(-1) * slices).sum(dim=2).flatten(-2)
+        return pooled, weights.mean(dim=-1)

@@ -1,0 +1,18 @@
+"""Heads: the last layers for one output."""
+
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """Roadwork or none: H, H/2, 2, with GELU and dropout."""
+
+    def __init__(self, hidden_size: int, num_labels: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(hidden_size, hidden_size // 2)
+        self.activation = nn.GELU()
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_size // 2, num_labels)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Maps `(..., H)` to logits `(..., 2)`."""
+        return self.output(self.dropout(self.activation(self.hidden(embedding))))

@@ -1,0 +1,67 @@
+"""Loss terms and their sum.
+
+Each term returns its mean and the count that mean was taken over, so that a trainer can weigh the batches of several
+processes as if they were one.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def soft_targets(labels: Tensor, num_labels: int, smoothing: float) -> Tensor:
+    """Turns labels `(B,)` or soft labels `(B, C)` into smoothed targets `(B, C)` that sum to 1."""
+    targets = F.one_hot(labels, num_labels) if labels.dim() == 1 else labels
+    return (1 - smoothing) * targets.float() + smoothing / num_labels
+
+
+def focal_loss(logits: Tensor, targets: Tensor, alpha: Tensor, gamma: float) -> Tensor:
+    """Class-wise focal loss of soft targets, mean over the batch.
+
+    L = -sum_k q_k alpha_k (1 - p_k)^gamma log p_k (Lin et al., https://arxiv.org/abs/1708.02002, per class so that
+    smoothed and mixed targets keep their penalty). With gamma 0 and alpha 1 it is the cross-entropy.
+
+    Args:
+        logits: `(B, C)`.
+        targets: `(B, C)` class probabilities.
+        alpha: `(C,)` class weights.
+        gamma: Focusing exponent >= 0.
+    """
+    log_p = F.log_softmax(logits.float(), dim=-1)
+    # 1 - p by expm1 keeps its precision, and its gradient, where p is close to 1.
+    modulator = (-torch.expm1(log_p)).clamp_min(1e-12) ** gamma if gamma else 1.0
+    return -(targets * alpha.to(log_p) * modulator * log_p).sum(dim=-1).mean()
+
+
+def consistency_loss(view_logits: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
+    """Generalised Jensen-Shannon divergence between the class probabilities of a photo's wide views.
+
+    (1/n) sum_i KL(p_i || mean p) over the n wide views, at most ln 2; a mean over the photos that kept at least two.
+    Tiles are left out: one cone in one tile is no contradiction.
+
+    Args:
+        view_logits: `(B, K, C)`.
+        wide: `(B, K)` whether a kept view is wide and valid.
+
+    Returns:
+        The mean (0 without any such photo) and the number of such photos.
+    """
+    log_p = F.log_softmax(view_logits.float(), dim=-1)
+    weights = wide.float() / wide.sum(dim=1, keepdim=True).clamp_min(1)
+    mean_p = (weights.unsqueeze(-1) * log_p.exp()).sum(dim=1, keepdim=True)
+    divergence = (log_p.exp() * (log_p - mean_p.clamp_min(1e-12).log())).sum(dim=-1)
+    active = (wide.sum(dim=1) >= 2).float()
+    count = active.sum()
+    return ((weights * divergence).sum(dim=1) * active).sum() / count.clamp_min(1), count
+
+
+def total_loss(parts: dict[str, Tensor], counts: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """Weighs the loss terms; the weights are renormalised over the terms that have rows.
+
+    Args:
+        parts: Name to mean of the term.
+        counts: Name to the number of rows behind the mean; a term with 0 is inactive.
+        weights: Name to weight.
+    """
+    active = {name: weights[name] * (counts[name] > 0).float() for name in parts}
+    return sum(active[name] * parts[name] for name in parts) / sum(active.values()).clamp_min(1e-12)

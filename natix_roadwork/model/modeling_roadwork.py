@@ -1,0 +1,275 @@
+"""The roadwork models.
+
+`RoadworkModel` turns a photo's views into one embedding, `RoadworkForImageClassification` adds the classifier::
+
+    pixels (B, V, 3, S, S) -> frozen backbone -> tokens (B, V, T, D) -> standardised -> evidence pooling (B, V, D)
+      -> pruning (B, K, D) -> projection, pyramid (B, K, H) -> gated attention (B, K, H) -> view fusion (B, H)
+      -> classifier (B, 2)
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .attention import GatedAttentionLayer, MultiScalePyramid, SelfAttention, ViewProjection
+from .backbone import build_backbone, view_tokens
+from .checkpoint import FrozenBackboneCheckpoint
+from .configuration_roadwork import RoadworkConfig
+from .evidence import EvidencePooling, FeatureStandardizer
+from .heads import Classifier
+from .losses import consistency_loss, focal_loss, soft_targets, total_loss
+from .pruning import ViewPruning
+from .view_fusion import GatedViewFusion
+
+
+@dataclass
+class RoadworkOutput(ModelOutput):
+    """What the models return.
+
+    Attributes:
+        loss: Weighted mean of the loss terms.
+        loss_parts: Name of a loss term to its unweighted mean.
+        loss_counts: Name of a loss term to the number of rows behind that mean.
+        logits: `(B, 2)` before softmax, class 1 is roadwork.
+        embedding: `(B, H)` fused photo vector.
+        view_logits: `(B, K, 2)` the classifier on each kept view.
+        view_indices: `(B, K)` which views were kept, ascending.
+        view_weights: `(B, K)` share of each kept view in the embedding, sums to 1.
+        token_weights: `(B, V, T)` share of each token in its view's vector, sums to 1.
+    """
+
+    loss: Tensor | None = None
+    loss_parts: dict[str, Tensor] | None = None
+    loss_counts: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
+    embedding: Tensor | None = None
+    view_logits: Tensor | None = None
+    view_indices: Tensor | None = None
+    view_weights: Tensor | None = None
+    token_weights: Tensor | None = None
+
+
+class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
+    """Frozen backbone and view fusion: a photo's views in, its embedding out."""
+
+    config: RoadworkConfig
+    config_class = RoadworkConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _no_split_modules = ("GatedAttentionLayer",)
+    # A classifier's checkpoint loads into the bare model; its head is not needed there.
+    _keys_to_ignore_on_load_unexpected = (r"^classifier\.",)
+
+    def __init__(self, config: RoadworkConfig, backbone: PreTrainedModel | None = None) -> None:
+        """Builds the model; `backbone` is used as it is, otherwise one is built from the config, untrained."""
+        super().__init__(config)
+        self.backbone = build_backbone(config) if backbone is None else backbone
+        self.standardizer = FeatureStandardizer(config.feature_dim, config.evidence_grid)
+        self.evidence_pooling = None
+        if config.evidence_grid or config.feature_pooling == "cls_mean":
+            self.evidence_pooling = EvidencePooling(
+                config.feature_dim, config.evidence_size, config.num_evidence_queries
+            )
+        self.pruning = None
+        if config.keep_views < config.num_views:
+            self.pruning = ViewPruning(config.feature_dim, config.keep_views)
+        self.projection = ViewProjection(
+            config.feature_dim, config.hidden_size, config.num_views, config.dropout, config.view_positions
+        )
+        self.pyramid = MultiScalePyramid(config.hidden_size, config.dropout)
+        self.attention_layers = nn.ModuleList(
+            GatedAttentionLayer(
+                config.hidden_size,
+                config.num_attention_heads,
+                config.dropout,
+                config.attention_gate,
+                config.feed_forward,
+            )
+            for _ in range(config.num_attention_layers)
+        )
+        self.view_fusion = GatedViewFusion(config.hidden_size, config.num_attention_heads, config.dropout)
+        self._add_heads(config)
+        self._leave_backbone_out_of_checks()
+        self.post_init()
+
+    def _add_heads(self, config: RoadworkConfig) -> None:
+        """Adds the heads of a task; the bare model has none."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, FeatureStandardizer):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
+        if isinstance(module, SelfAttention) and module.gate_proj is not None:
+            # Nearly open at the start: sigmoid(2) = .88; a gate at .5 would halve every layer.
+            init.constant_(module.gate_proj.bias, 2.0)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches the head between training and evaluation; the backbone stays in evaluation."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def extract_tokens(self, pixel_values: Tensor) -> Tensor:
+        """Runs the frozen backbone.
+
+        Args:
+            pixel_values: `(B, V, 3, S, S)`, or `(B, 3, S, S)` for one view; float = already normalised,
+                uint8 = normalised here with the config's `image_mean` and `image_std`.
+
+        Returns:
+            `(B, V, T, D)` tokens: pooled ones, then the G x G grid row by row. No gradient.
+
+        Raises:
+            ValueError: The shape is not the one above, or S is not `view_size`.
+        """
+        if pixel_values.dim() == 4:
+            pixel_values = pixel_values.unsqueeze(1)
+        size = self.config.view_size
+        if pixel_values.dim() != 5 or pixel_values.shape[2:] != (3, size, size):
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, expected (B, V, 3, {size}, {size}) as "
+                f"view_size={size} says."
+            )
+        if pixel_values.dtype == torch.uint8:
+            mean, std = (pixel_values.new_tensor(values, dtype=torch.float32) for values in self._image_statistics())
+            pixel_values = (pixel_values.float() / 255 - mean[:, None, None]) / std[:, None, None]
+        tokens = view_tokens(
+            self.backbone, pixel_values.flatten(0, 1), self.config.feature_pooling, self.config.evidence_grid
+        )
+        return tokens.unflatten(0, pixel_values.shape[:2])
+
+    def _image_statistics(self) -> tuple[list[float], list[float]]:
+        return self.config.image_mean, self.config.image_std
+
+    def _tokens_and_mask(
+        self, pixel_values: Tensor | None, view_features: Tensor | None, view_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Checks the inputs; returns tokens `(B, V, T, D)` and the mask of valid views `(B, V)`."""
+        if (pixel_values is None) == (view_features is None):
+            raise ValueError("Give exactly one of pixel_values and view_features.")
+        tokens = self.extract_tokens(pixel_values) if view_features is None else view_features
+        if tokens.dim() == 3:
+            tokens = tokens.unsqueeze(2)
+        config = self.config
+        if tokens.dim() != 4 or tokens.shape[1] > config.num_views or tokens.shape[3] != config.feature_dim:
+            raise ValueError(
+                f"The views have tokens of shape {tuple(tokens.shape)}, expected (B, V, T, {config.feature_dim}) with "
+                f"V <= num_views={config.num_views}."
+            )
+        if view_mask is None:
+            view_mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        if view_mask.shape != tokens.shape[:2]:
+            raise ValueError(f"view_mask has shape {tuple(view_mask.shape)}, expected {tuple(tokens.shape[:2])}.")
+        view_mask = view_mask.bool().clone()
+        view_mask[:, 0] = True  # the global view is never degenerate, and a photo without any view has no answer
+        return tokens, view_mask
+
+    def _fuse(self, tokens: Tensor, view_mask: Tensor) -> tuple[RoadworkOutput, Tensor, Tensor]:
+        """Tokens `(B, V, T, D)` to the embedding; also the refined views `(B, K, H)` and their mask `(B, K)`."""
+        tokens = self.standardizer(tokens).to(self.projection.linear.weight.dtype)
+        token_weights = torch.ones_like(tokens[..., 0])
+        views = tokens[:, :, 0]
+        if self.evidence_pooling is not None:
+            views, token_weights = self.evidence_pooling(tokens)
+        mask = view_mask
+        indices = torch.arange(views.shape[1], device=views.device).expand(views.shape[:2])
+        if self.pruning is not None and views.shape[1] > self.config.keep_views:
+            views, mask, indices = self.pruning(views, view_mask)
+        hidden = self.pyramid(self.projection(views, indices))  # (B, K, H)
+        for layer in self.attention_layers:
+            hidden = layer(hidden, mask)
+        embedding, refined, view_weights = self.view_fusion(hidden, mask)
+        output = RoadworkOutput(
+            embedding=embedding,
+            view_indices=indices,
+            view_weights=view_weights,
+            token_weights=token_weights,
+        )
+        return output, refined, mask
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        view_features: Tensor | None = None,
+        view_mask: Tensor | None = None,
+    ) -> RoadworkOutput:
+        """Fuses the views of each photo.
+
+        Args:
+            pixel_values: `(B, V, 3, S, S)` or `(B, 3, S, S)`, see `extract_tokens`.
+            view_features: `(B, V, T, D)` or `(B, V, D)` tokens computed before, instead of `pixel_values`.
+            view_mask: `(B, V)` valid views; all when None.
+
+        Returns:
+            Embedding, kept views, view weights and token weights.
+
+        Raises:
+            ValueError: Both or none of the inputs are given, or a shape does not fit the config.
+        """
+        return self._fuse(*self._tokens_and_mask(pixel_values, view_features, view_mask))[0]
+
+
+class RoadworkForImageClassification(RoadworkModel):
+    """Roadwork or none for a photo, from its views."""
+
+    _keys_to_ignore_on_load_unexpected = None
+
+    def _add_heads(self, config: RoadworkConfig) -> None:
+        self.classifier = Classifier(config.hidden_size, config.num_labels, config.dropout)
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        view_features: Tensor | None = None,
+        view_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> RoadworkOutput:
+        """Classifies each photo.
+
+        Args:
+            pixel_values: `(B, V, 3, S, S)` or `(B, 3, S, S)`, see `extract_tokens`.
+            view_features: `(B, V, T, D)` or `(B, V, D)` tokens computed before, instead of `pixel_values`.
+            view_mask: `(B, V)` valid views; all when None.
+            labels: `(B,)` class indices, 1 = roadwork, or `(B, 2)` class probabilities.
+
+        Returns:
+            Logits and everything `RoadworkModel` returns; with `labels` also the loss and its parts.
+
+        Raises:
+            ValueError: Both or none of the inputs are given, or a shape does not fit the config.
+        """
+        output, refined, mask = self._fuse(*self._tokens_and_mask(pixel_values, view_features, view_mask))
+        output.logits = self.classifier(output.embedding)
+        output.view_logits = self.classifier(refined)
+        if labels is not None:
+            output.loss_parts, output.loss_counts = self._loss_parts(output, mask, labels)
+            output.loss = total_loss(output.loss_parts, output.loss_counts, self.config.loss_weights)
+        return output
+
+    def _loss_parts(
+        self, output: RoadworkOutput, mask: Tensor, labels: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Each active term's mean and the number of rows behind it."""
+        config = self.config
+        targets = soft_targets(labels, config.num_labels, config.label_smoothing)
+        alpha = targets.new_tensor(config.focal_alpha)
+        parts = {"focal": focal_loss(output.logits, targets, alpha, config.focal_gamma)}
+        counts = {"focal": targets.new_tensor(float(len(targets)))}
+        if "consistency" in config.loss_weights:
+            wide = torch.isin(output.view_indices, output.view_indices.new_tensor(config.wide_views)) & mask
+            parts["consistency"], counts["consistency"] = consistency_loss(output.view_logits, wide)
+        return parts, counts
+
+
+__all__ = ["RoadworkForImageClassification", "RoadworkModel", "RoadworkOutput"]

@@ -1,0 +1,49 @@
+"""Gated fusion of the kept views into one embedding (GAFM).
+
+Comes in: `(B, K, H)`. Goes out: the embedding `(B, H)` and each view's weight, to the heads.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .attention import SelfAttention
+
+
+class GatedViewFusion(nn.Module):
+    """Cross-view attention, a refinement, then a gated mean over the views.
+
+    The embedding is sum(v g) / (sum(g) + eps) with one sigmoid gate g a view. The plan names this module GAFM; the
+    publication of that name fuses feature channels of one image (Diagnostics 2025, 15(11), 1361), this one fuses
+    views, close to attention-based multiple-instance learning (https://arxiv.org/abs/1802.04712).
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.gate = nn.Sequential(nn.Linear(hidden_size, hidden_size // 4), nn.GELU(), nn.Linear(hidden_size // 4, 1))
+        self.cross_norm = nn.LayerNorm(hidden_size)
+        self.cross_attention = SelfAttention(hidden_size, num_heads, dropout, gate="none")
+        self.refine_norm = nn.LayerNorm(hidden_size)
+        self.refine = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_size, hidden_size)
+        )
+        self.output_norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, views: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Fuses views.
+
+        Args:
+            views: `(B, K, H)`.
+            mask: `(B, K)` valid views; the others weigh exactly 0.
+
+        Returns:
+            Embedding `(B, H)`, refined views `(B, K, H)`, view weights `(B, K)` that sum to 1.
+        """
+        views = views + self.cross_attention(self.cross_norm(views), mask)
+        views = self.output_norm(views + self.refine(self.refine_norm(views)))
+        gates = self.gate(views).squeeze(-1).float().sigmoid() * mask
+        weights = gates / (gates.sum(dim=1, keepdim=True) + self.epsilon)
+        # The rest that epsilon leaves is given back, so that a single view is returned as it is.
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        embedding = (weights.unsqueeze(-1).to(views.dtype) * views).sum(dim=1)
+        return embedding, views, weights
