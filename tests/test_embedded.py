@@ -23,7 +23,7 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ids() -> None:
     assert is_embedded("embedded:efficientnet-lite0")
     assert not is_embedded("timm/efficientnet_lite0")
-    with pytest.raises(ValueError, match="embedded:resnet.*efficientnet-lite0"):
+    with pytest.raises(ValueError, match=r"embedded:resnet.*efficientnet-lite0"):
         embedded_weights("embedded:resnet")
 
 
