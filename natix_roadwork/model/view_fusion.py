@@ -3,7 +3,6 @@
 Comes in: `(B, K, H)`. Goes out: the embedding `(B, H)` and each view's weight, to the heads.
 """
 
-import torch
 from torch import Tensor, nn
 
 from .attention import SelfAttention
