@@ -41,7 +41,7 @@ class FrozenBackboneCheckpoint:
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
-        **config: Any,  # noqa: ANN401 - fields of RoadworkConfig
+        **config: Any,
     ) -> Self:
         """Builds an untrained head on a pretrained backbone.
 
@@ -72,7 +72,7 @@ class FrozenBackboneCheckpoint:
         return cls(resolved, backbone=backbone)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Self:
         """Loads a checkpoint, and its backbone by `backbone_id` when the checkpoint leaves it out.
 
         Takes what `PreTrainedModel.from_pretrained` takes; `cache_dir`, `token` and `local_files_only` also hold for
@@ -91,9 +91,9 @@ class FrozenBackboneCheckpoint:
     def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],
-        *args: Any,  # noqa: ANN401
+        *args: Any,
         include_backbone: bool | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> None:
         """Saves weights, config and the custom code.
 
