@@ -1,0 +1,260 @@
+"""Load a data set of any source as rows of one schema, split into train, dev and test.
+
+In comes a name: a Hub id, parquet shards in NATIX's own columns, or an imagefolder. Out go `datasets.Dataset`s whose
+photos are still encoded (`data/photo_batches.py` decodes them in the workers) and a report of every dropped row.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, Image, Value, concatenate_datasets, load_dataset
+
+from natix_roadwork.data.imagefolder import imagefolder_rows, scan_imagefolder
+from natix_roadwork.data.natix_columns import (
+    BOOKKEEPING_COLUMNS,
+    COLUMN_NAMES,
+    LABEL_NAMES,
+    NATIX_COLUMNS,
+    columns_in,
+    require_column,
+)
+from natix_roadwork.data.normalise import normalise_rows
+from natix_roadwork.data.row_report import RowProblem, RowReport, row_problem
+from natix_roadwork.data.sources import SPLITS, Source, find_source
+from natix_roadwork.data.splits import dev_mask, group_names, require_both_classes, shared_with
+
+
+logger = logging.getLogger(__name__)
+
+ROW_COLUMNS = [
+    "row_id", "image", "label", "latitude", "longitude", "weather", "daytime", "scene", "travel_alteration", "text",
+    "city", "width", "height", "video_id", "sequence_id", "mask", "group", "split",
+]  # fmt: skip
+FOLDER_FEATURES = Features({"image": Image(decode=False), "row_id": Value("string"), "record": Value("string")})
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """A loaded data set.
+
+    Attributes:
+        splits: Rows by split (`train`, `dev`, `test`, those that there are), in the columns `ROW_COLUMNS`.
+        report: What was read, kept and dropped.
+        source: Kind of source: `hub`, `parquet` or `imagefolder`.
+        dataset_name: The name that was loaded.
+        fingerprint: Hash over the ids, labels, groups, splits and photo sizes of all rows; equal on every machine.
+        lockbox: Whether `test` is a lockbox, which recipes never score.
+    """
+
+    splits: dict[str, Dataset]
+    report: RowReport
+    source: str
+    dataset_name: str
+    fingerprint: str
+    lockbox: bool
+
+
+@dataclass
+class _Part:
+    """One split of the source: encoded photos, schema values, groups, and the numbers of the rows still kept."""
+
+    images: Dataset
+    values: Dataset
+    groups: list[str]
+    kept: np.ndarray
+
+    def column(self, name: str) -> list:
+        return self.values[name][:]
+
+
+def load_rows(
+    dataset_name: str,
+    *,
+    seed: int = 0,
+    dev_share: float = 0.15,
+    max_megapixels: float = 80.0,
+    verify_images: bool = False,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    num_proc: int | None = None,
+) -> LoadedRows:
+    """Load a data set and bring it to the row schema.
+
+    Where the source has no dev split, whole groups of train become one. Train rows that share a group with dev or
+    test, and dev rows that share one with test, are dropped and counted.
+
+    Args:
+        dataset_name: A folder, parquet shards, or a Hub id.
+        seed: Decides which groups become dev rows.
+        dev_share: Share of the train rows that become dev rows.
+        max_megapixels: Photos with more million pixels are dropped from their header.
+        verify_images: Decode every photo once, to drop those that are damaged inside the picture data.
+        revision: Branch, tag or commit of a Hub data set.
+        cache_dir: Folder of the `datasets` cache.
+        num_proc: Processes that read the rows.
+
+    Raises:
+        ValueError: If there is nothing to load, a needed column is missing, no row is left, or train or dev has one
+            class only.
+    """
+    source = find_source(dataset_name, revision)
+    report = RowReport(dataset_name, source.kind)
+    settings = {"max_megapixels": max_megapixels, "verify_images": verify_images, "num_proc": num_proc}
+    read = _read_parquet if source.layout == "parquet" else _read_imagefolder
+    parts = {split: read(source, split, report, settings, cache_dir) for split in source.files}
+    _require_unique([row_id for part in parts.values() for row_id in part.column("row_id")], dataset_name)
+    _drop_shared_groups(parts, report)
+    rows = {split: part.kept for split, part in parts.items()}
+    if "train" in parts and "dev" not in parts:
+        train = parts["train"]
+        labels = np.asarray(train.column("label"))[train.kept]
+        is_dev = dev_mask(labels, [train.groups[row] for row in train.kept], dev_share, seed)
+        rows["train"], rows["dev"] = train.kept[~is_dev], train.kept[is_dev]
+        parts["dev"] = train
+        report.notes.append(f"dev rows: {is_dev.mean():.1%} of train by whole groups, seed {seed}")
+    splits = {split: _build(parts[split], rows[split], split) for split in SPLITS if split in rows}
+    for split, dataset in splits.items():
+        _count(report, split, dataset)
+        if split != "test":
+            require_both_classes(dataset["label"][:], split)
+    logger.log(logging.WARNING if report.problems else logging.INFO, report.summary())
+    lockbox = source.kind != "imagefolder" and "test" in splits
+    return LoadedRows(splits, report, source.kind, dataset_name, _fingerprint(parts, rows), lockbox)
+
+
+def _read_parquet(source: Source, split: str, report: RowReport, settings: dict, cache_dir: str | None) -> _Part:
+    paths = source.files[split]
+    shards = [(source.shards[path], _shard_rows(path, paths[0])) for path in paths]
+    names = pq.read_schema(paths[0]).names
+    _note_columns(report, names, [name for name in NATIX_COLUMNS if name not in names])
+    files = {split: [str(path) for path in paths]}
+    raw = load_dataset("parquet", data_files=files, split=split, cache_dir=cache_dir)
+    raw = raw.cast_column("image", Image(decode=False))
+    report.read[split] = len(raw)
+    return _normalise(raw, columns_in(names), shards, report, settings, "")
+
+
+def _shard_rows(path: Path, first: Path) -> int:
+    """Check a shard's columns and count its rows from the footer."""
+    try:
+        footer = pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"shard {path} cannot be read as parquet: {error}") from error
+    schema = footer.schema.to_arrow_schema()
+    try:
+        require_column("image", schema.names)
+        require_column("label", schema.names)
+    except ValueError as error:
+        raise ValueError(f"shard {path}: {error}") from None
+    kind = schema.field("image").type
+    if not (pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise ValueError(f"shard {path}: column 'image' holds {kind}; expected the encoded photos")
+    differing = set(schema.names) ^ set(pq.read_schema(first).names)
+    if differing:
+        raise ValueError(f"shard {path} and {first.name} have different columns: {sorted(differing)}")
+    return footer.num_rows
+
+
+def _read_imagefolder(source: Source, split: str, report: RowReport, settings: dict, cache_dir: str | None) -> _Part:
+    folder = source.files[split][0].absolute()
+    scan = scan_imagefolder(folder, split)
+    report.read[split] = scan.num_read
+    report.problems += scan.problems
+    if not scan.records:
+        first = f"; the first: {scan.problems[0].row_id}: {scan.problems[0].reason}" if scan.problems else ""
+        raise ValueError(f"{folder}: no photo is both there and listed ({len(scan.problems)} dropped{first})")
+    try:
+        columns = columns_in(scan.keys)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    _note_columns(report, scan.keys, [])
+    raw = Dataset.from_generator(
+        imagefolder_rows,
+        features=FOLDER_FEATURES,
+        cache_dir=cache_dir,
+        gen_kwargs={"folder": str(folder), "split": split, "signature": scan.signature},
+    )
+    return _normalise(raw, columns, [], report, settings, str(folder))
+
+
+def _note_columns(report: RowReport, names: Sequence[str], missing: Sequence[str]) -> None:
+    used = {name for candidates in COLUMN_NAMES.values() for name in candidates} | {"image", *BOOKKEEPING_COLUMNS}
+    report.unused_columns += [name for name in names if name not in used and name not in report.unused_columns]
+    report.missing_columns += [name for name in missing if name not in report.missing_columns]
+
+
+def _normalise(
+    raw: Dataset,
+    columns: dict[str, str],
+    shards: list[tuple[str, int]],
+    report: RowReport,
+    settings: dict,
+    mask_folder: str,
+) -> _Part:
+    values = normalise_rows(raw, columns, shards, mask_folder=mask_folder, **settings).with_format(None)
+    dropped = np.asarray(values["dropped"][:], dtype=bool)
+    for row_id, drop, found in zip(values["row_id"][:], dropped, values["problems"][:], strict=True):
+        report.problems += [RowProblem(row_id, **problem, dropped=bool(drop)) for problem in found]
+    kept = np.flatnonzero(~dropped)
+    if not len(kept):
+        first = report.problems[-1] if report.problems else None
+        example = f"; one of them: {first.row_id}, {first.column}={first.value!r}: {first.reason}" if first else ""
+        raise ValueError(f"{report.dataset_name!r}: all {len(values)} rows are unusable{example}")
+    names = ("row_id", "video_id", "sequence_id", "city", "group")
+    groups = group_names(*(values[name][:] for name in names))
+    return _Part(raw.select_columns(["image"]), values, groups, kept)
+
+
+def _require_unique(row_ids: list[str], dataset_name: str) -> None:
+    if len(set(row_ids)) != len(row_ids):
+        seen: set[str] = set()
+        twice = next(row_id for row_id in row_ids if row_id in seen or seen.add(row_id))
+        raise ValueError(f"{dataset_name!r}: row id {twice!r} occurs more than once")
+
+
+def _drop_shared_groups(parts: dict[str, _Part], report: RowReport) -> None:
+    """Drop rows whose group is also in a split that judges them: train against dev and test, dev against test."""
+    judges: dict[str, set[str]] = {}
+    for split in reversed(SPLITS):
+        if split not in parts:
+            continue
+        part = parts[split]
+        shared = shared_with([part.groups[row] for row in part.kept], judges)
+        row_ids = part.column("row_id")
+        for row, other in zip(part.kept, shared, strict=True):
+            if other:
+                reason = f"rows of this group are in {other}"
+                report.problems.append(row_problem(row_ids[row], "group", part.groups[row], reason, dropped=True))
+        part.kept = part.kept[[not other for other in shared]]
+        judges[split] = {part.groups[row] for row in part.kept}
+
+
+def _build(part: _Part, rows: np.ndarray, split: str) -> Dataset:
+    """Join photos and values without copying a photo, and pick the rows."""
+    values = part.values.remove_columns(["group", "num_bytes", "dropped", "problems"])
+    values = values.add_column("group", part.groups).add_column("split", [split] * len(values))
+    return concatenate_datasets([part.images, values], axis=1).select_columns(ROW_COLUMNS).select(rows)
+
+
+def _count(report: RowReport, split: str, dataset: Dataset) -> None:
+    labels = dataset["label"][:]
+    report.kept[split] = {name: labels.count(label) for label, name in enumerate(LABEL_NAMES)}
+    report.groups[split] = len(set(dataset["group"][:]))
+
+
+def _fingerprint(parts: dict[str, _Part], rows: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for split in sorted(rows):
+        part = parts[split]
+        columns = [part.column(name) for name in ("row_id", "label", "width", "height", "num_bytes")]
+        for row in rows[split]:
+            values = [split, part.groups[row], *(column[row] for column in columns)]
+            digest.update(json.dumps(values).encode())
+    return digest.hexdigest()

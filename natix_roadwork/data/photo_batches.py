@@ -1,0 +1,61 @@
+"""Turn rows into model inputs, photo by photo, inside the data loader's workers.
+
+In come rows whose photos are still encoded; out go `pixel_values`, `view_mask` and `labels`, ready for the trainer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor, load_photo
+
+
+def photo_source(image: Mapping[str, Any]) -> bytes | str:
+    """Return what the `image` column stores: the photo's bytes, or its path where the bytes stay in the file."""
+    return image["bytes"] if image["bytes"] is not None else image["path"]
+
+
+def photo_transform(
+    processor: RoadworkImageProcessor, *, max_megapixels: float = 80.0
+) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, list[torch.Tensor]]]:
+    """Make the function for `dataset.with_transform`: it decodes each photo and cuts its views when a row is read.
+
+    Args:
+        processor: Cuts the views.
+        max_megapixels: Largest accepted photo in millions of pixels.
+
+    Returns:
+        A picklable function from a batch of rows to lists of `pixel_values` `(V, 3, S, S)`, `view_mask` `(V,)` and
+        `labels` `()`. It raises `ValueError` with the row id for a photo that cannot be decoded.
+    """
+    return partial(_transform_rows, processor=processor, max_megapixels=max_megapixels)
+
+
+def collate_rows(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Stack transformed rows into one batch.
+
+    Returns:
+        `pixel_values` `(B, V, 3, S, S)`, `view_mask` `(B, V)` and `labels` `(B,)`.
+    """
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _transform_rows(
+    rows: Mapping[str, Sequence[Any]], *, processor: RoadworkImageProcessor, max_megapixels: float
+) -> dict[str, list[torch.Tensor]]:
+    outputs: dict[str, list[torch.Tensor]] = {"pixel_values": [], "view_mask": [], "labels": []}
+    for row_id, image, label in zip(rows["row_id"], rows["image"], rows["label"], strict=True):
+        try:
+            photo = load_photo(photo_source(image), max_megapixels=max_megapixels)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"row {row_id!r}: the photo cannot be decoded ({error}); load the rows with verify_images=True to "
+                "find and drop such photos beforehand"
+            ) from error
+        views = processor(images=photo, return_tensors="pt")
+        outputs["pixel_values"].append(views["pixel_values"][0])
+        outputs["view_mask"].append(views["view_mask"][0])
+        outputs["labels"].append(torch.tensor(label, dtype=torch.long))
+    return outputs
