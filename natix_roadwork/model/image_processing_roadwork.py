@@ -237,6 +237,3 @@ def _channel_values(name: str, values: object, positive: bool = False) -> list[f
     if positive and min(values) <= 0:
         raise ValueError(f"{name} must be above 0 in every channel, got {values!r}")
     return [float(value) for value in values]
-
-
-RoadworkImageProcessor.register_for_auto_class("AutoImageProcessor")
