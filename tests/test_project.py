@@ -29,7 +29,7 @@ TOP_LEVEL = {
     "tests",
 }
 MODEL_PACKAGES = {"PIL", "huggingface_hub", "numpy", "safetensors", "torch", "transformers"}
-NUMERICS = ("metrics", "runs", "embedded", "calibration", "gps", "subnet")
+NUMERICS = ("environment", "metrics", "runs", "replay", "embedded", "calibration", "gps", "subnet")
 MAX_PROCESS_TESTS = 25
 
 
