@@ -237,8 +237,8 @@ def test_published_numbers_come_from_result_files() -> None:
     """After `<!-- from FILE -->`, every `value [low, high]` of the table is one of the file's metrics or baselines."""
     for guide in GUIDES:
         text = guide.read_text(encoding="utf-8")
-        tables = re.findall(r"<!-- from (\S+) -->\n+((?:\|.*\n)+)", text)
-        assert len(tables) == text.count("<!-- from "), f"{_name(guide)}: a marker without a table"
+        tables = re.findall(r"^<!-- from (\S+) -->\n+((?:\|.*\n)+)", text, re.MULTILINE)
+        assert len(tables) == text.count("\n<!-- from "), f"{_name(guide)}: a marker without a table"
         for file, table in tables:
             known = _intervals(json.loads((ROOT / file).read_text(encoding="utf-8")))
             shown = re.findall(r"-?\d\.\d\d \[-?\d\.\d\d, -?\d\.\d\d\]", table)
