@@ -1,0 +1,172 @@
+"""Settings of a training run: what a recipe's YAML and command line may say.
+
+`RoadworkTrainingArguments` says how to train, `PretrainArguments` what to train on which photos. The trainer and
+`pretraining.py` read them.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from accelerate.utils import str_to_bool
+from transformers import TrainingArguments
+
+
+@dataclass
+class RoadworkTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults a small head on frozen features needs.
+
+    Warm-up is a ratio (5 % of all steps), the best model is the one with the highest dev MCC, and bfloat16 is used
+    where a GPU has it.
+
+    Attributes:
+        ema_decay: Decay of the weights' moving average; 0 = off. Evaluation and the final model use the average.
+        early_stopping_patience: Evaluations without a better metric before training stops, counted after warm-up;
+            0 = train to the end.
+    """
+
+    output_dir: str = field(default="runs/pretrain", metadata={"help": "Folder of checkpoints, model and result."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Peak learning rate of AdamW."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Not for norms, biases, embeddings, gates, queries."})
+    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the train rows."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Photos a process and forward pass."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Photos a process and evaluation pass."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "A ratio of all steps below 1, else steps."})
+    bf16: bool | None = field(default=None, metadata={"help": "None: where a GPU has bfloat16, never on a CPU."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When dev is evaluated."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best one besides."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "False: a NaN loss stays visible."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Restore the model of the best dev metric."})
+    metric_for_best_model: str | None = field(default="mcc", metadata={"help": "Dev metric that chooses the model."})
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether a higher metric is better."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Transforms need the raw columns."})
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "Inputs that are targets."}
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "A resumed run continues the patience counter."}
+    )
+    early_stopping_patience: int = field(default=5, metadata={"help": "Evaluations after warm-up; 0 = off."})
+    ema_decay: float = field(default=0.0, metadata={"help": "Moving average of the weights; 0 = off."})
+
+    def __post_init__(self) -> None:
+        """Resolve what depends on the hardware and check our own fields.
+
+        Raises:
+            ValueError: If a field is out of range; the message names it and its value.
+        """
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay={self.ema_decay!r} must be in [0, 1); 0 switches the average off")
+        if self.early_stopping_patience < 0:
+            raise ValueError(f"early_stopping_patience={self.early_stopping_patience!r} must be 0 (off) or more")
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and not self.runs_on_cpu and torch.cuda.is_bf16_supported()
+        if self.runs_on_cpu:
+            self.dataloader_pin_memory = False
+        super().__post_init__()
+
+    @property
+    def runs_on_cpu(self) -> bool:
+        """Whether this process trains on the CPU, by choice or for want of a GPU."""
+        chosen = self.use_cpu or bool(str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false")))
+        return chosen or not torch.cuda.is_available()
+
+
+@dataclass
+class PretrainArguments:
+    """What `recipes/pretrain.py` trains and on which photos.
+
+    Attributes:
+        dataset_name: Hub id, folder of parquet shards in NATIX's columns, or imagefolder.
+        backbone_id: Hub id, folder, or `embedded:efficientnet-lite0`.
+        existing_run: What happens to checkpoints in `output_dir`: `refuse` = an error, `resume` = continue from the
+            last complete one, `overwrite` = delete them.
+        feature_cache: `off` = the backbone runs in every step; `map` = its tokens are computed once into the datasets
+            cache; any other value = into this folder.
+        focal_alpha: `auto` = from the train labels, so that both classes weigh the same; or two numbers.
+        score_test: Whether an imagefolder's own test folder is scored at the end; a lockbox never is.
+        include_backbone: Whether the final model holds the backbone's weights. None: unless it has a Hub id.
+    """
+
+    dataset_name: str = field(metadata={"help": "Hub id, folder of parquet shards, or imagefolder."})
+    # Model
+    backbone_id: str = field(
+        default="timm/vit_huge_plus_patch16_dinov3.lvd1689m",
+        metadata={"help": "Hub id, folder, or embedded:efficientnet-lite0."},
+    )
+    backbone_revision: str | None = field(default=None, metadata={"help": "Commit of the backbone on the Hub."})
+    feature_pooling: Literal["cls", "mean", "cls_mean"] = field(
+        default="cls_mean", metadata={"help": "Pooled tokens a view."}
+    )
+    evidence_grid: int = field(default=4, metadata={"help": "G: besides them G x G grid tokens a view; 0 = none."})
+    keep_views: int = field(default=8, metadata={"help": "Views kept by the pruning."})
+    hidden_size: int = field(default=512, metadata={"help": "Width of the head."})
+    num_attention_layers: int = field(default=4, metadata={"help": "Gated attention layers."})
+    num_attention_heads: int = field(default=8, metadata={"help": "Heads of each attention layer."})
+    attention_gate: Literal["headwise", "elementwise", "none"] = field(
+        default="headwise", metadata={"help": "Gate of each attention layer."}
+    )
+    feed_forward: bool = field(default=True, metadata={"help": "Feed-forward block in each attention layer."})
+    view_positions: bool = field(default=True, metadata={"help": "Learned position embedding of each view."})
+    dropout: float = field(default=0.1, metadata={"help": "Dropout of the head."})
+    loss_weights: str | None = field(default=None, metadata={"help": "JSON mapping of loss term to weight."})
+    focal_gamma: float = field(default=2.0, metadata={"help": "Focusing exponent of the focal term."})
+    focal_alpha: list[str] = field(default_factory=lambda: ["auto"], metadata={"help": "auto, or two class weights."})
+    label_smoothing: float = field(default=0.1, metadata={"help": "Share of a target spread over the classes."})
+    metadata_fields: list[str] = field(default_factory=list, metadata={"help": "Metadata the model reads."})
+    # Data
+    view_layout: Literal["photo12", "single"] = field(default="photo12", metadata={"help": "Views of a photo."})
+    view_size: int = field(default=512, metadata={"help": "Side of a view in pixels."})
+    dev_share: float = field(default=0.15, metadata={"help": "Share of the train rows held out as dev."})
+    max_megapixels: float = field(default=80.0, metadata={"help": "Larger photos are refused from their header."})
+    feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
+    # Run
+    existing_run: Literal["refuse", "resume", "overwrite"] = field(
+        default="refuse", metadata={"help": "What happens to an earlier run's checkpoints in output_dir."}
+    )
+    score_test: bool = field(default=True, metadata={"help": "Score an imagefolder's own test; never a lockbox."})
+    baselines: bool = field(default=True, metadata={"help": "Score the baselines on the same tokens."})
+    include_backbone: bool | None = field(default=None, metadata={"help": "Backbone weights in the final model."})
+    dry_run: bool = field(default=False, metadata={"help": "Config, data, one step and an estimate; trains nothing."})
+
+    def __post_init__(self) -> None:
+        """Turn text into values and check what no other part checks.
+
+        Raises:
+            ValueError: If a field cannot be read; the message names it and its value.
+        """
+        self.loss_weights = _loss_weights(self.loss_weights)
+        self.focal_alpha = _focal_alpha(self.focal_alpha)
+        if not 0.0 < self.dev_share < 1.0:
+            raise ValueError(f"dev_share={self.dev_share!r} must lie between 0 and 1")
+        self.feature_cache = {"false": "off", "true": "map"}.get(self.feature_cache.lower(), self.feature_cache)
+
+
+def _loss_weights(value: str | dict[str, float] | None) -> dict[str, float] | None:
+    if value is None or isinstance(value, dict):
+        return value
+    try:
+        weights = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'loss_weights={value!r} is no JSON such as {{"focal": 0.4}}: {error}') from None
+    if not isinstance(weights, dict) or not all(isinstance(weight, int | float) for weight in weights.values()):
+        raise ValueError(f"loss_weights={value!r} must map names of loss terms to numbers")
+    return {name: float(weight) for name, weight in weights.items()}
+
+
+def _focal_alpha(values: list[str] | str) -> list[float] | Literal["auto"]:
+    values = [values] if isinstance(values, str) else list(values)
+    if values == ["auto"]:
+        return "auto"
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 2:
+        raise ValueError(f"focal_alpha={values!r} must be auto, or two numbers: the weights of None and Roadwork")
+    return numbers

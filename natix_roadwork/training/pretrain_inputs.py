@@ -1,0 +1,215 @@
+"""What a pretraining run starts from: the rows, the model on its backbone, and the inputs of each split.
+
+`pretraining.py` trains and scores with them.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedConfig
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils import logging
+
+from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.feature_cache import TokenRows, extract_features
+from natix_roadwork.data.photo_batches import photo_transform
+from natix_roadwork.embedded import embedded_backbone, is_embedded
+from natix_roadwork.model.configuration_roadwork import IMAGENET_MEAN, IMAGENET_STD
+from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
+from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
+from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.token_features import Features
+
+
+logger = logging.get_logger(__name__)
+
+# Settings that are fields of `RoadworkConfig` under the same name.
+MODEL_FIELDS = (
+    *("feature_pooling", "evidence_grid", "keep_views", "hidden_size", "num_attention_layers", "num_attention_heads"),
+    *("attention_gate", "feed_forward", "view_positions", "dropout", "loss_weights", "focal_gamma", "label_smoothing"),
+    *("metadata_fields", "view_size"),
+)
+STANDARDIZER_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class PretrainInputs:
+    """Everything a run trains on.
+
+    Attributes:
+        rows: The loaded data set.
+        model: Untrained head on its backbone, features standardised.
+        processor: The image processor the model is saved with.
+        datasets: Model inputs by split, ready for the trainer.
+        tokens: Tokens by split, empty when neither the training nor the baselines need them.
+    """
+
+    rows: LoadedRows
+    model: RoadworkForImageClassification
+    processor: RoadworkImageProcessor
+    datasets: dict[str, Dataset]
+    tokens: dict[str, TokenRows]
+
+
+def prepare_inputs(
+    settings: PretrainArguments, args: RoadworkTrainingArguments, limit: int | None = None, folder: str | None = None
+) -> PretrainInputs:
+    """Load rows and backbone, compute tokens where they are wanted, fit the feature statistics on train rows.
+
+    Args:
+        settings: What to train on.
+        args: How to train.
+        limit: Rows of each split to keep, for a dry run; None = all.
+        folder: Where tokens are kept, instead of where `settings.feature_cache` says.
+
+    Raises:
+        ValueError: If the data, the backbone or a setting cannot be used.
+    """
+    with args.main_process_first(desc="loading rows"):
+        rows = load_rows(
+            settings.dataset_name,
+            seed=args.seed,
+            dev_share=settings.dev_share,
+            max_megapixels=settings.max_megapixels,
+        )
+    splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
+    model, processor = build_model(settings, splits["train"]["label"][:])
+    model.to(args.device)
+    if limit is not None:
+        splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
+    cached = settings.feature_cache != "off"
+    tokens: dict[str, TokenRows] = {}
+    if cached or settings.baselines:
+        folder = folder or (settings.feature_cache if settings.feature_cache not in ("off", "map") else None)
+        tokens = compute_tokens(splits, model, processor, args, folder)
+    fit_standardizer(model, processor, splits["train"], tokens.get("train"), args)
+    if cached:
+        inputs = {name: split.for_training() for name, split in tokens.items()}
+    else:
+        transform = photo_transform(_unnormalised(processor), max_megapixels=settings.max_megapixels)
+        inputs = {name: split.with_transform(transform) for name, split in splits.items()}
+    return PretrainInputs(rows, model, processor, inputs, tokens)
+
+
+def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:
+    """Whether a run may score the test split: an imagefolder's own may be, a lockbox never."""
+    return settings.score_test and not rows.lockbox
+
+
+def build_model(
+    settings: PretrainArguments, train_labels: list[int]
+) -> tuple[RoadworkForImageClassification, RoadworkImageProcessor]:
+    """Build the untrained model on its backbone, and the processor with the backbone's image mean and deviation.
+
+    Args:
+        settings: Backbone, head and loss.
+        train_labels: `(N,)` labels, from which `focal_alpha: auto` is computed.
+
+    Raises:
+        ValueError: If a setting does not fit the backbone.
+    """
+    backbone_id = settings.backbone_id
+    if is_embedded(backbone_id):
+        backbone_id = str(embedded_backbone(backbone_id))
+    alpha = balanced_alpha(train_labels) if settings.focal_alpha == "auto" else settings.focal_alpha
+    num_views = RoadworkImageProcessor(view_layout=settings.view_layout).num_views
+    model = RoadworkForImageClassification.from_backbone(
+        backbone_id,
+        revision=settings.backbone_revision,
+        num_views=num_views,
+        focal_alpha=alpha,
+        **{name: getattr(settings, name) for name in MODEL_FIELDS},
+    )
+    mean, std = image_statistics(backbone_id, model.config.backbone_config)
+    model.config.image_mean, model.config.image_std = mean, std
+    processor = RoadworkImageProcessor(
+        view_size=settings.view_size,
+        view_layout=settings.view_layout,
+        image_mean=mean,
+        image_std=std,
+        max_megapixels=settings.max_megapixels,
+    )
+    return model, processor
+
+
+def balanced_alpha(labels: list[int]) -> list[float]:
+    """Weigh classes inversely to their frequency: N / 2 N_c for class c, so that the mean over the rows is 1.
+
+    Raises:
+        ValueError: If a class has no row.
+    """
+    counts = Counter(labels)
+    if not counts[0] or not counts[1]:
+        raise ValueError(f"focal_alpha=auto needs train rows of both classes, found {dict(counts)}")
+    return [len(labels) / (2 * counts[label]) for label in (0, 1)]
+
+
+def image_statistics(backbone_id: str, config: PreTrainedConfig) -> tuple[list[float], list[float]]:
+    """Find the per-channel mean and deviation the backbone was trained with, on pixels in [0, 1].
+
+    They come from timm's own settings or from the backbone's `preprocessor_config.json`; ImageNet's where neither is.
+    """
+    settings: dict[str, Any] = getattr(config, "pretrained_cfg", None) or {}
+    if settings.get("mean") and settings.get("std"):
+        return list(settings["mean"]), list(settings["std"])
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(backbone_id)
+    except OSError:
+        logger.warning(f"{backbone_id} says no image mean and deviation; ImageNet's are used.")
+        settings = {}
+    return list(settings.get("image_mean", IMAGENET_MEAN)), list(settings.get("image_std", IMAGENET_STD))
+
+
+def compute_tokens(
+    splits: dict[str, Dataset],
+    model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    args: RoadworkTrainingArguments,
+    folder: str | None,
+) -> dict[str, TokenRows]:
+    """Compute the tokens of each split, on the main process first; the others read what it kept."""
+    precision = torch.bfloat16 if args.bf16 else torch.float32
+    with args.main_process_first(desc="computing backbone tokens"):
+        return {
+            name: extract_features(
+                split, model, processor, folder=folder, precision=precision, description=f"Backbone tokens of {name}"
+            )
+            for name, split in splits.items()
+        }
+
+
+def fit_standardizer(
+    model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    train: Dataset,
+    tokens: TokenRows | None,
+    args: RoadworkTrainingArguments,
+) -> None:
+    """Fit the statistics that standardise frozen features on a seeded sample of at most 2,048 train rows."""
+    size = min(STANDARDIZER_ROWS, len(train))
+    sample = np.sort(np.random.default_rng(args.seed).permutation(len(train))[:size]).tolist()
+    if tokens is None:
+        tokens, sample = compute_tokens({"train": train.select(sample)}, model, processor, args, None)["train"], None
+    view_features, view_mask = tokens.arrays(sample)
+    model.standardizer.fit(torch.from_numpy(view_features), torch.from_numpy(view_mask))
+
+
+def baseline_features(tokens: TokenRows, evidence_grid: int) -> Features:
+    """Turn the tokens of a split into what the baselines are fitted on."""
+    view_features, view_mask = tokens.arrays()
+    return Features(
+        view_features=view_features,
+        view_mask=view_mask,
+        labels=np.asarray(tokens.dataset["label"][:]),
+        groups=np.asarray(tokens.dataset["group"][:]),
+        num_pooled_tokens=tokens.shape[1] - evidence_grid**2,
+    )
+
+
+def _unnormalised(processor: RoadworkImageProcessor) -> RoadworkImageProcessor:
+    """The same views as uint8, a quarter of the bytes between data loader workers and the model."""
+    return RoadworkImageProcessor(**processor.settings() | {"do_normalize": False})

@@ -1,0 +1,175 @@
+"""The pretraining recipe: train a head on a frozen backbone, score it beside the baselines, save it, record it.
+
+`recipes/pretrain.py` calls `pretrain` and prints `result_table`.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import EvalPrediction, set_seed
+from transformers.utils import logging
+
+from natix_roadwork.data.photo_batches import collate_rows
+from natix_roadwork.metrics import binary_metrics, metrics_with_intervals
+from natix_roadwork.runs import RunRecorder, RunResult
+from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.baselines import score_baselines
+from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, baseline_features, prepare_inputs
+from natix_roadwork.training.trainer import RoadworkTrainer
+
+
+logger = logging.get_logger(__name__)
+
+
+def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> RunResult:
+    """Train, evaluate, save and record one model.
+
+    The model, its processor and `result.json` lie in `args.output_dir`, the training's checkpoints in sub-folders.
+
+    Args:
+        settings: What to train on.
+        args: How to train.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        ValueError: If data, settings or an earlier run in `args.output_dir` do not fit.
+    """
+    with RunRecorder(resolved_config(settings, args), args.seed) as recorder:
+        resume = _prepare_output(settings, args)
+        set_seed(args.seed)
+        inputs = prepare_inputs(settings, args)
+        trainer = build_trainer(inputs, args)
+        trainer.include_backbone = settings.include_backbone
+        output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or resume)
+        trainer.save_model()
+        _record(recorder, trainer, inputs, output.metrics)
+        if settings.baselines and args.should_save:
+            recorder.baselines = _score_baselines(inputs, args.seed)
+        recorder.write(args.output_dir)
+        return recorder.result()
+
+
+def resolved_config(settings: PretrainArguments, args: RoadworkTrainingArguments) -> dict[str, Any]:
+    """Return every setting of the run as JSON-ready values."""
+    return dataclasses.asdict(settings) | args.to_dict()
+
+
+def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> RoadworkTrainer:
+    """Put model, rows and dev metrics into a trainer."""
+    return RoadworkTrainer(
+        model=inputs.model,
+        args=args,
+        train_dataset=inputs.datasets["train"],
+        eval_dataset=inputs.datasets["dev"],
+        data_collator=collate_rows,
+        processing_class=inputs.processor,
+        compute_metrics=dev_metrics,
+    )
+
+
+def dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Compute the metrics of an evaluation from logits `(N, 2)` and labels; undefined ones are left out."""
+    metrics = binary_metrics(prediction.label_ids, roadwork_probabilities(prediction.predictions))
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def roadwork_probabilities(logits: NDArray) -> NDArray[np.float64]:
+    """Turn logits `(N, 2)` into probabilities of roadwork `(N,)`."""
+    return torch.from_numpy(np.asarray(logits, np.float64)).softmax(dim=-1)[:, 1].numpy()
+
+
+def result_table(result: RunResult, output_dir: str | Path) -> str:
+    """Describe a result in a few lines: MCC with its interval for the head and the baselines, and where files lie."""
+    splits = list(result.metrics)
+    lines = [f"{'MCC [95 % interval]':24}" + "".join(f"{split:>24}" for split in splits)]
+    for name, metrics in {"head": result.metrics, **result.baselines}.items():
+        lines.append(f"{name:24}" + "".join(f"{_interval(metrics[split]['mcc']):>24}" for split in splits))
+    lines += [
+        f"model, processor, code   {output_dir}",
+        f"every figure            {Path(output_dir) / 'result.json'}",
+        f"{result.wall_seconds:.0f} s, {result.peak_memory_bytes / 2**30:.1f} GiB at most",
+    ]
+    return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
+
+
+def _prepare_output(settings: PretrainArguments, args: RoadworkTrainingArguments) -> bool:
+    """Settle what happens to an earlier run's checkpoints; returns whether to resume from them."""
+    with args.main_process_first(desc="looking for checkpoints"):
+        folders = checkpoint_folders(args.output_dir)
+        if not folders or args.resume_from_checkpoint:
+            return False
+        if settings.existing_run == "resume":
+            if last_complete_checkpoint(args.output_dir) is not None:
+                return True
+            logger.warning(f"No checkpoint in {args.output_dir} is complete; the training starts anew.")
+        elif settings.existing_run == "refuse":
+            raise ValueError(
+                f"output_dir={args.output_dir!r} holds {folders[-1].name} of an earlier run: continue it with "
+                "--existing_run resume, delete it with --existing_run overwrite, or choose another --output_dir"
+            )
+        for folder in remove_all(args.output_dir):
+            logger.warning(f"Removed {folder} of an earlier run.")
+    return False
+
+
+def _record(
+    recorder: RunRecorder, trainer: RoadworkTrainer, inputs: PretrainInputs, train_metrics: dict[str, float]
+) -> None:
+    rows = inputs.rows
+    recorder.data = {
+        "name": rows.dataset_name,
+        "source": rows.source,
+        "fingerprint": rows.fingerprint,
+        "counts": rows.report.as_dict(),
+    }
+    for split in ("dev", "test"):
+        if split in inputs.datasets:
+            prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
+            probabilities = roadwork_probabilities(prediction.predictions)
+            recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
+    trainable, total = (
+        sum(weight.numel() for weight in inputs.model.parameters() if weight.requires_grad or not only_trainable)
+        for only_trainable in (True, False)
+    )
+    recorder.details = {
+        "best_step": trainer.state.best_global_step,
+        "best_dev_metric": trainer.state.best_metric,
+        "steps": trainer.state.global_step,
+        "trainable_parameters": trainable,
+        "parameters": total,
+        "train": train_metrics,
+        "log": trainer.state.log_history,
+    }
+
+
+def _score_baselines(inputs: PretrainInputs, seed: int) -> dict[str, dict[str, dict]]:
+    grid = inputs.model.config.evidence_grid
+    features = {split: baseline_features(tokens, grid) for split, tokens in inputs.tokens.items()}
+    scored = {split: features[split] for split in features if split != "train"}
+    probabilities = score_baselines(features["train"], features["dev"], scored, seed=seed)
+    return {
+        name: {
+            split: _metrics(inputs, split, features[split].labels, values, seed) for split, values in by_split.items()
+        }
+        for name, by_split in probabilities.items()
+    }
+
+
+def _metrics(
+    inputs: PretrainInputs, split: str, labels: NDArray, probabilities: NDArray, seed: int
+) -> dict[str, dict[str, float | None]]:
+    groups = inputs.rows.splits[split]["group"][:]
+    return metrics_with_intervals(labels, probabilities, groups=groups, seed=seed)
+
+
+def _interval(metric: dict[str, float | None]) -> str:
+    if metric["low"] is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"

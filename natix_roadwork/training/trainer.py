@@ -1,0 +1,286 @@
+"""The trainer of the roadwork models.
+
+It takes a model whose `forward` returns loss parts with their counts, and makes a run on n processes the same as on
+one, resumable bit for bit, with checkpoints that leave the frozen backbone out.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
+from transformers.utils import logging
+
+from natix_roadwork.training.arguments import RoadworkTrainingArguments
+from natix_roadwork.training.callbacks import (
+    EMA_FILE,
+    EMACallback,
+    PatienceCallback,
+    ViewSelection,
+    copy_into,
+    warn_of_collapse,
+)
+from natix_roadwork.training.checkpoints import last_complete_checkpoint, mark_complete, remove_incomplete
+
+
+logger = logging.get_logger(__name__)
+
+# Weights that are read as vectors, not as matrices of a layer: decay would pull them to zero for nothing.
+NO_DECAY_WORDS = ("embedding", "position", "gate", "quer", "token")
+
+
+class EpochSampler(Sampler[int]):
+    """A new order of the rows each epoch, the same on every process and after a resume.
+
+    The rows beyond a multiple of `multiple_of` are left out, other ones each epoch, so that every step sees a full
+    global batch however many processes share it.
+
+    Args:
+        num_rows: Rows to draw from.
+        seed: Seed of the order.
+        multiple_of: Rows of a global step; ignored when there are fewer rows.
+    """
+
+    def __init__(self, num_rows: int, seed: int, multiple_of: int = 1) -> None:
+        """Begin at epoch 0."""
+        self.num_rows = num_rows
+        self.seed = seed
+        self.epoch = 0
+        self.length = num_rows // multiple_of * multiple_of or num_rows
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is drawn next; calling it twice changes nothing."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Rows of an epoch."""
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        """Draw the order of the chosen epoch."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_rows)
+        return iter(order[: self.length].tolist())
+
+
+class RoadworkTrainer(Trainer):
+    """`Trainer` whose loss, checkpoints and evaluation fit the roadwork models.
+
+    Takes the arguments of `Trainer`; `args` are `RoadworkTrainingArguments`.
+    """
+
+    loss_is_scaled_for_ga = False
+    args: RoadworkTrainingArguments
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Build the trainer with the callbacks that its arguments ask for.
+
+        Raises:
+            ValueError: If one process drives several GPUs, or the average is asked for with sharded weights.
+        """
+        super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"n_gpu={self.args.n_gpu}: one process drives several GPUs; start one process a GPU with "
+                "accelerate launch --config_file recipes/accelerate/ddp.yaml"
+            )
+        if self.args.ema_decay and self.is_fsdp_enabled:
+            raise ValueError(f"ema_decay={self.args.ema_decay} needs whole weights; with FSDP set ema_decay to 0")
+        self.ema = EMACallback(self.args.ema_decay) if self.args.ema_decay else None
+        if self.ema is not None:
+            self.add_callback(self.ema)
+        if self.args.early_stopping_patience and self.args.eval_strategy != "no":
+            self.add_callback(PatienceCallback(self.args.early_stopping_patience))
+        config = self.model.config
+        self._terms = sorted(config.loss_weights)
+        self._weights = torch.tensor([config.loss_weights[name] for name in self._terms], device=self.args.device)
+        self._prunes = config.keep_views < config.num_views
+        self._train_parts = self._no_parts()
+        self._eval_parts = self._no_parts()
+        self._selection = ViewSelection(config.num_views)
+        self._sampler: EpochSampler | None = None
+        self._in_checkpoint = False
+        # Whether the final model holds the backbone; None: unless it can be fetched by its Hub id.
+        self.include_backbone: bool | None = None
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Weigh the loss parts over the rows of all processes, and collect them for the log.
+
+        With count n_rk of part k on process r and C_k = sum_r n_rk, process r returns R sum_k w_k part_rk n_rk / C_k
+        over the sum of w_k of the terms with C_k > 0: the mean over the R processes is the loss of the global batch.
+        """
+        outputs = model(**inputs)
+        parts = torch.stack([outputs.loss_parts[name].float() for name in self._terms])
+        counts = torch.stack([outputs.loss_counts[name].float() for name in self._terms]).detach()
+        if not model.training:
+            self._eval_parts += torch.stack([parts.detach() * counts, counts])
+            if self._prunes:
+                self._selection.update(outputs.view_indices)
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        total = self.accelerator.reduce(counts.clone(), reduction="sum")
+        active = (total > 0).float()
+        shares = self.accelerator.num_processes * counts / total.clamp_min(1e-12)
+        self._train_parts += torch.stack([parts.detach() * shares, active])
+        loss = (self._weights * parts * shares).sum() / (self._weights * active).sum().clamp_min(1e-12)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each loss part since the last line to a line that has the loss."""
+        if "loss" in logs:
+            sums, steps = self.accelerator.reduce(self._train_parts, reduction="mean").tolist()
+            logs |= self._means("loss", sums, steps)
+            self._train_parts = self._no_parts()
+        super().log(logs, start_time)
+
+    def _no_parts(self) -> Tensor:
+        return torch.zeros(2, len(self._terms), device=self.args.device)
+
+    def _means(self, prefix: str, sums: list[float], counts: list[float]) -> dict[str, float]:
+        pairs = zip(self._terms, sums, counts, strict=True)
+        return {f"{prefix}_{name}": total / count for name, total, count in pairs if count}
+
+    # Data and optimizer
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        rows = len(self.train_dataset if train_dataset is None else train_dataset)
+        batch = self._train_batch_size * self.args.world_size
+        step = batch * self.args.gradient_accumulation_steps
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._sampler = EpochSampler(rows, seed, multiple_of=step if rows >= step else batch)
+        if len(self._sampler) < rows:
+            logger.info(f"Each epoch leaves out other {rows - len(self._sampler)} of {rows} rows to fill its steps.")
+        return self._sampler
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Name the weights that decay: matrices of layers, not norms, biases, embeddings, gates or queries."""
+        vectors = {name for name, weight in model.named_parameters() if weight.ndim < 2}
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if name not in vectors and not any(word in name for word in NO_DECAY_WORDS)]
+
+    # Steps and checkpoints
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train, and leave the model with the weights to keep: the best, or the average, as the arguments say.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder; True = the last complete one in `output_dir`, after whatever
+                a killed process left has been named in the log and removed.
+            kwargs: As for `Trainer.train`.
+
+        Raises:
+            ValueError: If there is no complete checkpoint to resume from.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = self._last_checkpoint()
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.ema is not None:
+            if self.state.best_model_checkpoint is None or not self.args.load_best_model_at_end:
+                copy_into(self._whole_model(), self.ema.average)
+            self.remove_callback(self.ema)
+            self.ema = None
+        return output
+
+    def _last_checkpoint(self) -> str:
+        if self.args.should_save:
+            for folder in remove_incomplete(self.args.output_dir):
+                logger.warning(f"Removed {folder}, left incomplete by a process that was killed.")
+        self.accelerator.wait_for_everyone()
+        folder = last_complete_checkpoint(self.args.output_dir)
+        if folder is None:
+            raise ValueError(f"output_dir={self.args.output_dir!r} holds no complete checkpoint to resume from")
+        return str(folder)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A checkpoint of the last step is resumed into an epoch that must not be continued.
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        if self._sampler is not None:  # Accelerate does not reach it through the shards of a resumed epoch
+            self._sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401 - as in Trainer
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self._in_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+            self._in_checkpoint = False
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_complete(folder)
+            rotate_checkpoints(
+                output_dir=str(folder.parent),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+            )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = output_dir or self.args.output_dir
+        options: dict[str, Any] = {"state_dict": state_dict, "include_backbone": self.include_backbone}
+        if self._in_checkpoint:
+            # The names in memory, not those of the Hub: the live model reads them back.
+            options |= {"include_backbone": False, "save_original_format": False}
+        self._whole_model().save_pretrained(folder, **options)
+        if self.ema is not None:
+            self.ema.save(folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.ema is not None:
+            self.ema.load(resume_from_checkpoint, self._whole_model())
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.ema is not None:
+            self.ema.load(self.state.best_model_checkpoint, self._whole_model())
+            copy_into(self._whole_model(), self.ema.average)
+            logger.info(f"The best model's weights are its average, {EMA_FILE}.")
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:  # noqa: ANN401 - private in torch
+        missing = [name for name in load_result.missing_keys if not name.startswith("backbone.")]
+        if missing or load_result.unexpected_keys:
+            raise ValueError(
+                f"The checkpoint is of another model: missing {missing}, unexpected {load_result.unexpected_keys}"
+            )
+
+    def _whole_model(self) -> PreTrainedModel:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    # Evaluation
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate the averaged weights, and add loss parts and kept views to the metrics."""
+        self._eval_parts, self._selection = self._no_parts(), ViewSelection(self.model.config.num_views)
+        if self.ema is not None:
+            with self.ema.applied(self._whole_model()):
+                output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        else:
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        figures: dict[str, float] = {}
+        sums, counts = self.accelerator.reduce(self._eval_parts, reduction="sum").tolist()
+        figures |= self._means("loss", sums, counts)
+        if self._selection.kept is not None:
+            views = self._selection.summary(self.accelerator.reduce(self._selection.kept, reduction="sum"))
+            warn_of_collapse(views)
+            figures |= views
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
+        return output
