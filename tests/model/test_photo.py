@@ -91,6 +91,7 @@ def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
     for source in (values, encoded(Image.fromarray(values), "PNG"), encoded(Image.fromarray(values), "TIFF")):
         photo = np.asarray(load_photo(source))
         assert (photo == expected[..., None]).all()
+    assert np.asarray(load_photo(np.array([[128, 129, 385, 386]], dtype=np.uint16)))[0, :, 0].tolist() == [0, 1, 1, 2]
 
 
 def test_thirty_two_bit_values_are_read_as_sixteen_bits_or_refused() -> None:

@@ -11,6 +11,7 @@ from natix_roadwork.model.views import (
     render_view,
     square_box,
     tile_side,
+    tile_spans,
     valid_views,
     view_boxes,
     view_names,
@@ -86,6 +87,11 @@ def test_boxes_of_a_phone_photo_are_the_known_ones() -> None:
     assert boxes[5] == (1209, 705, 2823, 2319)
     assert boxes[9] == (2418, 1410, 4032, 3024)
     assert boxes[10:] == [(504, 0, 3528, 3024), (1008, 0, 4032, 3024)]
+
+
+def test_the_middle_tile_starts_at_the_nearest_pixel() -> None:
+    assert tile_spans(9, 4) == [(0, 4), (3, 7), (5, 9)]
+    assert tile_spans(3, 4) == [(0, 3)] * 3
 
 
 def test_a_strip_keeps_only_the_tiles_along_it() -> None:
