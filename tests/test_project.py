@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
@@ -183,9 +184,8 @@ def test_recipe_files_parse() -> None:
 
 def _commands(guide: Path) -> list[str]:
     """The command lines in a guide's fenced blocks, continuation lines joined."""
-    blocks = re.findall(
-        r"^```(?:bash|sh|shell)?\n(.*?)^```", guide.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", guide.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in fences if language in ("", "bash", "sh", "shell")]
     text = "\n".join(blocks).replace("\\\n", " ")
     return [line.split(" #")[0].strip() for line in text.splitlines() if line.strip()]
 
@@ -231,6 +231,14 @@ def test_links_in_guides_lead_somewhere() -> None:
         for target in targets:
             if "://" not in target:
                 assert (guide.parent / target).exists(), f"{_name(guide)}: {target}"
+
+
+def test_readme_maps_every_module() -> None:
+    """Each module is named in the README (`scene_*.py` names several), and each named module exists."""
+    named = set(re.findall(r"[\w*]+\.py\b", (ROOT / "README.md").read_text(encoding="utf-8")))
+    modules = {path.name for path in LIBRARY_FILES if path.name != "__init__.py"}
+    assert not [name for name in modules if not any(fnmatch(name, pattern) for pattern in named)]
+    assert not [pattern for pattern in named if not any(fnmatch(path.name, pattern) for path in PYTHON_FILES)]
 
 
 def test_published_numbers_come_from_result_files() -> None:
