@@ -50,7 +50,7 @@ def scan_imagefolder(folder: Path, split: str) -> FolderScan:
     missing = [name for name in records if name not in listed]
     masks = {str(record.get("mask") or "") for record in records.values()}
     named = {name for name, _ in lines}
-    unlisted = sorted(name for name in _photos_in(folder) if name not in named and name not in masks)
+    unlisted = sorted(name for name in photos_in(folder) if name not in named and name not in masks)
     problems += repeated
     problems += [_dropped(split, name, "the metadata names a photo that is not there") for name in missing]
     problems += [_dropped(split, name, f"the photo is not listed in {METADATA_FILE}") for name in unlisted]
@@ -79,6 +79,16 @@ def imagefolder_rows(folder: str, split: str, signature: str) -> Iterator[dict[s
             "row_id": f"{split}/{name}",
             "record": json.dumps(record, sort_keys=True),
         }
+
+
+def photos_in(folder: Path) -> Iterator[str]:
+    """Yield every photo of a folder and its sub-folders, hidden ones aside, as a relative path with `/`."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(root).relative_to(folder)
+        for name in names:
+            if name.lower().endswith(PHOTO_SUFFIXES) and not name.startswith("."):
+                yield (inside / name).as_posix()
 
 
 def _read_lines(folder: Path, split: str) -> tuple[list[tuple[str, dict[str, Any]]], list[RowProblem]]:
@@ -134,15 +144,6 @@ def _label_key(record: dict[str, Any]) -> object:
         return parse_label(record.get("label"))
     except ValueError:
         return repr(record.get("label"))
-
-
-def _photos_in(folder: Path) -> Iterator[str]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(root).relative_to(folder)
-        for name in names:
-            if name.lower().endswith(PHOTO_SUFFIXES) and not name.startswith("."):
-                yield (inside / name).as_posix()
 
 
 def _dropped(split: str, name: str, reason: str) -> RowProblem:

@@ -19,6 +19,7 @@ from natix_roadwork.data import natix_columns, photo_header
 from natix_roadwork.data.natix_columns import parse_values
 from natix_roadwork.data.photo_header import PhotoHeader, read_header
 from natix_roadwork.data.row_report import RowProblem, row_problem
+from natix_roadwork.model import photo
 
 
 BATCH_SIZE = 256
@@ -184,6 +185,6 @@ def _size_problem(row_id: str, values: Mapping[str, Any], header: PhotoHeader) -
 def _code_hash() -> str:
     """Hash the code that reads values: functions of a package are fingerprinted by name alone."""
     digest = hashlib.sha256()
-    for path in (__file__, natix_columns.__file__, photo_header.__file__):
+    for path in (__file__, natix_columns.__file__, photo_header.__file__, photo.__file__):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()

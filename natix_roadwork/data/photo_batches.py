@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor, load_photo
+from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
+from natix_roadwork.model.photo import load_photo
 
 
 def photo_source(image: Mapping[str, Any]) -> bytes | str:
@@ -49,7 +50,7 @@ def _transform_rows(
     for row_id, image, label in zip(rows["row_id"], rows["image"], rows["label"], strict=True):
         try:
             photo = load_photo(photo_source(image), max_megapixels=max_megapixels)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"row {row_id!r}: the photo cannot be decoded ({error}); load the rows with verify_images=True to "
                 "find and drop such photos beforehand"

@@ -8,17 +8,21 @@ import os
 import struct
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 from PIL import Image
+
+from natix_roadwork.model.photo import PHOTO_FORMATS, load_photo
 
 
 EXIF_ORIENTATION = 0x0112
 # Orientations 5 to 8 turn the photo by a quarter: the upright width is the stored height.
 QUARTER_TURNS = (5, 6, 7, 8)
+JPEG_FORMATS = ("JPEG", "MPO")
 JPEG_END = b"\xff\xd9"
 TAIL_BYTES = 64
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, EOFError, TypeError, IndexError)
+HEADER_ERRORS = (OSError, SyntaxError, ValueError, struct.error, EOFError, TypeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -56,49 +60,50 @@ def read_header(
     num_bytes = os.path.getsize(source) if is_path else len(source)
     if num_bytes == 0:
         raise ValueError("the photo is empty (0 bytes)")
-    with open(source, "rb") if is_path else _open_bytes(source) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            header, format_name = _read(file, num_bytes, max_megapixels)
-            if decode or _may_be_cut_off(file, format_name, num_bytes):
-                file.seek(0)
-                Image.open(file).load()
-            elif format_name not in ("JPEG", "MPO"):
-                file.seek(0)
-                Image.open(file).verify()
-        except Image.DecompressionBombError:
-            raise ValueError(f"the photo has more than max_megapixels={max_megapixels:g} million pixels") from None
-        except Image.UnidentifiedImageError:
-            raise ValueError("the photo cannot be read as an image") from None
-        except IMAGE_ERRORS as error:
-            reason = str(error) if isinstance(error, _HeaderError) else f"the photo is damaged: {error}"
-            raise ValueError(reason) from None
-    return header
+    with open(source, "rb") if is_path else pa.BufferReader(source) as file:
+        image = _open(file)
+        width, height = image.size
+        if width * height > max_megapixels * 1e6:
+            raise ValueError(
+                f"the photo has {width}x{height} = {width * height / 1e6:.1f} million pixels, "
+                f"more than max_megapixels={max_megapixels:g}"
+            )
+        if _turned(image):
+            width, height = height, width
+        if image.format not in JPEG_FORMATS:
+            _verify(file)
+        elif not decode:
+            file.seek(max(0, num_bytes - TAIL_BYTES))
+            decode = JPEG_END not in file.read(TAIL_BYTES)
+    if decode:
+        load_photo(Path(source).read_bytes() if is_path else bytes(source), max_megapixels)
+    return PhotoHeader(width, height, num_bytes)
 
 
-class _HeaderError(ValueError):
-    """A reason that needs no more words."""
+def _open(file: io.IOBase) -> Image.Image:
+    """Open a photo as `load_photo` will, with the reason in words where that fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(file, formats=PHOTO_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"the photo is too large: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"the photo is none of {', '.join(PHOTO_FORMATS)}, or its header is damaged") from None
+    except HEADER_ERRORS as error:
+        raise ValueError(f"the photo's header is damaged: {error}") from None
 
 
-def _open_bytes(source: bytes | pa.Buffer) -> io.IOBase:
-    return pa.BufferReader(source)
+def _turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
+    except HEADER_ERRORS as error:
+        raise ValueError(f"the photo's EXIF data is damaged: {error}") from None
 
 
-def _read(file: io.IOBase, num_bytes: int, max_megapixels: float) -> tuple[PhotoHeader, str]:
-    image = Image.open(file)
-    width, height = image.size
-    if width * height > max_megapixels * 1e6:
-        raise _HeaderError(
-            f"the photo has {width}x{height} = {width * height / 1e6:.1f} million pixels, "
-            f"more than max_megapixels={max_megapixels:g}"
-        )
-    if image.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS:
-        width, height = height, width
-    return PhotoHeader(width, height, num_bytes), image.format or ""
-
-
-def _may_be_cut_off(file: io.IOBase, format_name: str, num_bytes: int) -> bool:
-    if format_name not in ("JPEG", "MPO"):
-        return False
-    file.seek(max(0, num_bytes - TAIL_BYTES))
-    return JPEG_END not in file.read(TAIL_BYTES)
+def _verify(file: io.IOBase) -> None:
+    file.seek(0)
+    try:
+        _open(file).verify()
+    except HEADER_ERRORS as error:
+        raise ValueError(f"the photo is damaged: {error}") from None

@@ -1,0 +1,28 @@
+"""Make a one-time, downscaled local copy of a large data set, then train from the copy.
+
+    python recipes/prepare_data.py --dataset_name natix-network-org/roadwork --output_dir data/roadwork_2048
+
+The copy has the same layout, names, rows and row ids. Run the command again to go on after a stop. Keys may also stand
+in a YAML file given by `--config`; `--max_side`, `--quality` and the others are in `PrepareArguments`.
+"""
+
+import sys
+
+from natix_roadwork.data.copy_state import PrepareArguments
+from natix_roadwork.data.downscaled_copy import downscaled_copy
+from natix_roadwork.training.yaml_args import parse_recipe
+
+
+def main() -> None:
+    """Parse the arguments, copy, and say what was done."""
+    try:
+        (arguments,) = parse_recipe(sys.argv[1:], [PrepareArguments])
+        report = downscaled_copy(arguments)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(report.summary())
+    print(f"The copy lies in {arguments.output_dir}; use it as --dataset_name.")
+
+
+if __name__ == "__main__":
+    main()
