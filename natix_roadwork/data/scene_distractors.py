@@ -76,6 +76,23 @@ def _car_rear(size_px: int, rng: np.random.Generator, light: Light, paint: Color
     return canvas.finish(rng, 0.04)
 
 
+def _car_front(size_px: int, rng: np.random.Generator, light: Light, paint: Color) -> np.ndarray:
+    canvas = Canvas(size_px, 1.22, light)
+    for x in (0.1, 0.92):
+        canvas.rounded(x, 0.76, x + 0.2, 1.0, 0.05, RUBBER)
+    canvas.polygon([(0.26, 0.03), (0.96, 0.03), (1.12, 0.44), (0.1, 0.44)], paint)
+    canvas.polygon([(0.3, 0.08), (0.92, 0.08), (1.04, 0.4), (0.18, 0.4)], GLASS)
+    canvas.polygon([(0.66, 0.08), (0.92, 0.08), (1.04, 0.4), (0.86, 0.4)], (108, 128, 142))
+    canvas.rounded(0.02, 0.4, 1.2, 0.9, 0.12, paint)
+    canvas.polygon([(0.1, 0.42), (1.12, 0.42), (1.16, 0.52), (0.06, 0.52)], tuple(min(c + 26, 255) for c in paint))
+    canvas.rounded(0.34, 0.56, 0.88, 0.7, 0.03, (26, 26, 28))
+    canvas.rounded(0.1, 0.76, 1.12, 0.9, 0.04, darker(paint, 0.55))
+    for x in (0.06, 0.94):
+        canvas.rounded(x, 0.54, x + 0.22, 0.66, 0.04, (246, 244, 228))
+    canvas.rectangle(0.46, 0.74, 0.76, 0.83, (226, 226, 220))
+    return canvas.finish(rng, 0.04)
+
+
 def _car_side(size_px: int, rng: np.random.Generator, light: Light, paint: Color) -> np.ndarray:
     canvas = Canvas(size_px, 2.9, light)
     canvas.polygon([(0.62, 0.42), (0.92, 0.06), (1.72, 0.04), (2.18, 0.4)], paint)
@@ -208,6 +225,7 @@ def _parasol(size_px: int, rng: np.random.Generator, light: Light, paint: Color)
 
 DISTRACTORS = {
     "car_rear": _car_rear,
+    "car_front": _car_front,
     "car_side": _car_side,
     "van_rear": _van_rear,
     "bin": _bin,
