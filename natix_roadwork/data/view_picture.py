@@ -1,9 +1,9 @@
 """Draw where the views of a photo lie and what the model gets to see of it.
 
 In: a photo and an image processor. Out: one picture, the photo with its view boxes on the left and the rendered views
-on the right in frames of the same colours. The README's picture is made by
+on the right in frames of the same colours. The README's picture, of an embedded scene, is made by
 
-    python -m natix_roadwork.data.view_picture PHOTO .github/images/views.jpg
+    python -m natix_roadwork.data.view_picture .github/images/views.jpg
 """
 
 import argparse
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from natix_roadwork.data.scene_table import SceneSettings
+from natix_roadwork.data.scenes import draw_scene
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.photo import PhotoSource, load_photo
 from natix_roadwork.model.views import Box
@@ -29,6 +31,8 @@ FONT_SIZE = 14
 LINE_WIDTH = 3
 SHADE = 0.25
 MIDDLE_GRAY = 120
+README_SCENE = 60
+SCENE_WIDTH = 2400
 
 
 def draw_view_boxes(photo: Image.Image, boxes: Sequence[Box | None], width: int = 960) -> Image.Image:
@@ -143,17 +147,19 @@ def _draw_sheet(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the picture of one photo's views.
+    """Write the picture of the views of one photo.
 
     Args:
         arguments: Command line without the program's name; the process's own when None.
     """
-    parser = argparse.ArgumentParser(description="Draw the views of a photo.")
-    parser.add_argument("photo", help="path of the photo")
+    parser = argparse.ArgumentParser(description="Draw the views of a photo or of an embedded scene.")
     parser.add_argument("output", help="path of the picture to write")
+    parser.add_argument("--photo", help="path of the photo; an embedded scene when left out")
+    parser.add_argument("--scene", type=int, default=README_SCENE, help="number of the scene")
     parser.add_argument("--view_size", type=int, default=224, help="side of a view in pixels")
     options = parser.parse_args(arguments)
-    picture = draw_views(RoadworkImageProcessor(view_size=options.view_size), options.photo)
+    photo = options.photo or draw_scene(options.scene, SceneSettings(width=SCENE_WIDTH)).photo
+    picture = draw_views(RoadworkImageProcessor(view_size=options.view_size), photo)
     picture.save(options.output, quality=88, optimize=True)
 
 

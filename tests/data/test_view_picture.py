@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from natix_roadwork import RoadworkImageProcessor
@@ -42,8 +43,15 @@ def test_the_views_stand_beside_the_photo() -> None:
     assert not has_colour(single, view_colours(12)[5])
 
 
-def test_the_command_writes_the_picture(tmp_path: Path) -> None:
+def test_the_command_draws_a_photo(tmp_path: Path) -> None:
     Image.new("RGB", (64, 48), (90, 120, 30)).save(tmp_path / "photo.png")
-    main([str(tmp_path / "photo.png"), str(tmp_path / "views.jpg"), "--view_size", "32"])
-    with Image.open(tmp_path / "views.jpg") as picture:
-        assert picture.width > 960
+    main([str(tmp_path / "views.png"), "--photo", str(tmp_path / "photo.png"), "--view_size", "32"])
+    with Image.open(tmp_path / "views.png") as picture:
+        assert picture.width > 960 and has_colour(picture, (90, 120, 30))
+
+
+def test_the_command_draws_a_scene_when_no_photo_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("natix_roadwork.data.view_picture.SCENE_WIDTH", 320)
+    main([str(tmp_path / "views.png"), "--view_size", "32"])
+    with Image.open(tmp_path / "views.png") as picture:
+        assert all(has_colour(picture, colour) for colour in view_colours(12))
