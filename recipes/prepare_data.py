@@ -7,22 +7,28 @@ in a YAML file given by `--config`; `--max_side`, `--quality` and the others are
 """
 
 import sys
+from dataclasses import asdict
 
 from natix_roadwork.data.copy_state import PrepareArguments
 from natix_roadwork.data.downscaled_copy import downscaled_copy
+from natix_roadwork.runs import RunRecorder
 from natix_roadwork.training.yaml_args import parse_recipe
 
 
-def main() -> None:
-    """Parse the arguments, copy, and say what was done."""
-    try:
-        (arguments,) = parse_recipe(sys.argv[1:], [PrepareArguments])
+def main(argv: list[str]) -> None:
+    """Parse the arguments, copy, record the run in `result.json` and say what was done."""
+    (arguments,) = parse_recipe(argv, [PrepareArguments])
+    with RunRecorder(asdict(arguments), seed=0) as recorder:
         report = downscaled_copy(arguments)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+        recorder.data = {"name": arguments.dataset_name}
+        recorder.details = asdict(report)
+        recorder.write(arguments.output_dir)
     print(report.summary())
     print(f"The copy lies in {arguments.output_dir}; use it as --dataset_name.")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"prepare_data: {error}")

@@ -21,7 +21,7 @@ from natix_roadwork.data.natix_columns import (
     BOOKKEEPING_COLUMNS,
     COLUMN_NAMES,
     LABEL_NAMES,
-    NATIX_COLUMNS,
+    NATIX_FIELDS,
     columns_in,
     require_column,
 )
@@ -133,12 +133,13 @@ def _read_parquet(source: Source, split: str, report: RowReport, settings: dict,
     paths = source.files[split]
     shards = [(source.shards[path], _shard_rows(path, paths[0])) for path in paths]
     names = pq.read_schema(paths[0]).names
-    _note_columns(report, names, [name for name in NATIX_COLUMNS if name not in names])
+    columns = columns_in(names)
+    _note_columns(report, names, columns)
     files = {split: [str(path) for path in paths]}
     raw = load_dataset("parquet", data_files=files, split=split, cache_dir=cache_dir)
     raw = raw.cast_column("image", Image(decode=False))
     report.read[split] = len(raw)
-    return _normalise(raw, columns_in(names), shards, report, settings, "")
+    return _normalise(raw, columns, shards, report, settings, "")
 
 
 def _shard_rows(path: Path, first: Path) -> int:
@@ -174,7 +175,7 @@ def _read_imagefolder(source: Source, split: str, report: RowReport, settings: d
         columns = columns_in(scan.keys)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    _note_columns(report, scan.keys, [])
+    _note_columns(report, scan.keys, columns)
     raw = Dataset.from_generator(
         imagefolder_rows,
         features=FOLDER_FEATURES,
@@ -184,10 +185,13 @@ def _read_imagefolder(source: Source, split: str, report: RowReport, settings: d
     return _normalise(raw, columns, [], report, settings, str(folder))
 
 
-def _note_columns(report: RowReport, names: Sequence[str], missing: Sequence[str]) -> None:
-    used = {name for candidates in COLUMN_NAMES.values() for name in candidates} | {"image", *BOOKKEEPING_COLUMNS}
+def _note_columns(report: RowReport, names: Sequence[str], columns: dict[str, str]) -> None:
+    used = {"image", *columns.values(), *BOOKKEEPING_COLUMNS}
     report.unused_columns += [name for name in names if name not in used and name not in report.unused_columns]
-    report.missing_columns += [name for name in missing if name not in report.missing_columns]
+    absent = [COLUMN_NAMES[field][0] for field in NATIX_FIELDS if field not in columns]
+    if "latitude" in columns:
+        absent.remove("gps")
+    report.missing_columns += [name for name in absent if name not in report.missing_columns]
 
 
 def _normalise(

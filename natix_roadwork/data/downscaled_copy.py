@@ -163,7 +163,8 @@ def _copy_imagefolder(
         names = sorted({*photos_in(folder), *masks})
         todo = [name for name in names if not (output / name).exists()]
         report.files_already_there += len(names) - len(todo)
-        for start in tqdm(range(0, len(todo), arguments.rows_per_group), desc=folder.name):
+        progress = tqdm(total=len(todo), desc=folder.name)
+        for start in range(0, len(todo), arguments.rows_per_group):
             chunk = todo[start : start + arguments.rows_per_group]
             stored = [(folder / name).read_bytes() for name in chunk]
             photos = pool.map(lambda data: _shrink(data, arguments), stored)
@@ -171,6 +172,8 @@ def _copy_imagefolder(
                 kept = DownscaledPhoto(data) if name in masks else photo
                 report.add(name, data, kept)
                 write_file(output / name, kept.data)
+                progress.update()
+        progress.close()
         write_file(output / METADATA_FILE, _new_metadata(folder, output))
     return report
 

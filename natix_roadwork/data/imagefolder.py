@@ -94,24 +94,25 @@ def photos_in(folder: Path) -> Iterator[str]:
 def _read_lines(folder: Path, split: str) -> tuple[list[tuple[str, dict[str, Any]]], list[RowProblem]]:
     lines: list[tuple[str, dict[str, Any]]] = []
     problems: list[RowProblem] = []
-    with open(folder / METADATA_FILE, encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                lines.append(_read_line(line))
-            except ValueError as error:
-                where = f"{split}/{METADATA_FILE}:{number}"
-                text = line.strip().encode("utf-8", "replace").decode()
-                problems.append(row_problem(where, "file_name", text, str(error), dropped=True))
+    for number, line in enumerate((folder / METADATA_FILE).read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            lines.append(_read_line(line))
+        except ValueError as error:
+            where = f"{split}/{METADATA_FILE}:{number}"
+            text = line.strip().decode("utf-8", "backslashreplace")
+            problems.append(row_problem(where, "file_name", text, str(error), dropped=True))
     return lines, problems
 
 
-def _read_line(line: str) -> tuple[str, dict[str, Any]]:
+def _read_line(line: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the line is not JSON: {error}") from None
+        text = line.decode("utf-8-sig")
+        record = json.loads(text)
+        json.dumps(record, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the line is not JSON in UTF-8: {error}") from None
     name = record.get("file_name") if isinstance(record, dict) else None
     if not isinstance(name, str) or not name.strip():
         raise ValueError("the line is not a JSON object with a file_name")

@@ -59,8 +59,12 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
 # NATIX columns that carry nothing the schema needs; they are not reported as unused.
 BOOKKEEPING_COLUMNS = ("id", "license", "date_captured", "flickr_url", "coco_url", "video_info.frame_id", "file_name")
 LABEL_NAMES = ("None", "Roadwork")
+# Schema fields that NATIX's own columns fill.
+NATIX_FIELDS = tuple(field for field, names in COLUMN_NAMES.items() if names[0] in NATIX_COLUMNS)
 TAG_FIELDS = ("weather", "daytime", "scene", "travel_alteration")
 EMPTY_TEXTS = ("no description",)
+# What `ast.literal_eval` raises for text that is no literal.
+LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
 def is_missing(value: object) -> bool:
@@ -105,7 +109,7 @@ def parse_gps(value: object) -> tuple[float, float]:
     if isinstance(value, str):
         try:
             pair = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except LITERAL_ERRORS:
             raise ValueError("the coordinates are not '[latitude, longitude]'") from None
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         raise ValueError("the coordinates are not two numbers, [latitude, longitude]")
@@ -115,8 +119,8 @@ def parse_gps(value: object) -> tuple[float, float]:
 
 
 def _check_degrees(value: object, limit: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"the {name} is not a finite number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise ValueError(f"the {name} is not a number")
     if abs(value) > limit:
         swapped = "; latitude comes first" if name == "latitude" and abs(value) <= 180 else ""
         raise ValueError(f"the {name} lies outside -{limit:g} to {limit:g} degrees{swapped}")
@@ -138,7 +142,7 @@ def parse_tags(value: object) -> list[str]:
             return [text]
         try:
             tags = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except LITERAL_ERRORS:
             raise ValueError("the tags are not a Python list of strings") from None
     if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) or tag is None for tag in tags):
         raise ValueError("the tags are not a list of strings")
@@ -165,7 +169,7 @@ def parse_id(value: object) -> str:
         return ""
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
         raise ValueError("the id is neither a string nor a whole number")
     return "" if value < 0 else str(int(value))
 
@@ -182,7 +186,7 @@ PARSERS: dict[str, tuple[Callable[[Any], Any], Any]] = {
 
 
 def columns_in(available: Iterable[str]) -> dict[str, str]:
-    """Map each schema field to the column that holds it.
+    """Map each schema field to the column that holds it; `latitude` with `longitude` goes before `gps`.
 
     Raises:
         ValueError: If there is no label column; the nearest name is given.
@@ -190,7 +194,8 @@ def columns_in(available: Iterable[str]) -> dict[str, str]:
     there = set(available)
     columns = {field: next((n for n in names if n in there), "") for field, names in COLUMN_NAMES.items()}
     require_column("label", there)
-    return {field: name for field, name in columns.items() if name}
+    unused = ("gps",) if columns["latitude"] and columns["longitude"] else ("latitude", "longitude")
+    return {field: name for field, name in columns.items() if name and field not in unused}
 
 
 def require_column(name: str, available: Iterable[str]) -> None:
@@ -225,7 +230,7 @@ def parse_values(
     def read(field: str, parser: Callable[[Any], Any], missing: object, *, dropped: bool = False) -> Any:  # noqa: ANN401
         try:
             return parser(values.get(field))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             column = columns.get(field, field)
             problems.append(row_problem(row_id, column, values.get(field), str(error), dropped=dropped))
             return missing

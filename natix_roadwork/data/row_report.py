@@ -31,8 +31,9 @@ class RowProblem:
 
 
 def row_problem(row_id: str, column: str, value: object, reason: str, *, dropped: bool) -> RowProblem:
-    """Build a `RowProblem`, shortening the value's text."""
+    """Build a `RowProblem`, shortening the value's text and escaping what is not valid Unicode."""
     text = value if isinstance(value, str) else repr(value)
+    row_id, text = (part.encode("utf-8", "backslashreplace").decode() for part in (row_id, text))
     if len(text) > MAX_VALUE_LENGTH:
         text = f"{text[:MAX_VALUE_LENGTH]}... ({len(text)} characters)"
     return RowProblem(row_id, column, text, reason, dropped)

@@ -49,6 +49,8 @@ def find_source(dataset_name: str, revision: str | None = None) -> Source:
     Raises:
         ValueError: Naming what was looked for, when nothing fits or more than one thing does.
     """
+    if not dataset_name.strip():
+        raise ValueError("dataset_name is empty; name a folder, parquet shards or a Hub id")
     path = Path(dataset_name).expanduser()
     if path.is_dir():
         return _folder_source(path, dataset_name)

@@ -4,7 +4,7 @@ In come ids and labels as arrays; out go group names, a dev mask and the rows th
 Splits with one class are refused here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
@@ -12,7 +12,9 @@ from sklearn.model_selection import GroupShuffleSplit
 
 DRAWS = 50
 # Dev group counts tried, as multiples of dev_share x groups: groups differ in size and in label.
-GROUP_COUNT_FACTORS = (0.5, 1.0, 2.0, 4.0)
+GROUP_COUNT_FACTORS = (1.0, 0.5, 2.0, 4.0)
+# A draw this near to the target shares of both classes, their errors added, is taken at once.
+GOOD_ENOUGH = 0.005
 
 
 def group_names(
@@ -59,27 +61,35 @@ def dev_mask(labels: Sequence[int], groups: Sequence[str], dev_share: float, see
         raise ValueError(f"dev_share={dev_share} must lie between 0 and 1")
     target = np.asarray(labels, dtype=np.int64)
     counts = np.bincount(target, minlength=2)
-    codes = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
-    num_groups = int(codes.max(initial=-1)) + 1
+    codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
     best_cost, best = np.inf, None
-    sizes = {round(num_groups * dev_share * factor) for factor in GROUP_COUNT_FACTORS}
-    for size in sorted({min(max(size, 1), num_groups - 1) for size in sizes} - {0, -1}):
-        draws = GroupShuffleSplit(n_splits=DRAWS, test_size=size, random_state=seed)
-        for _, dev_rows in draws.split(target, groups=codes):
-            dev_counts = np.bincount(target[dev_rows], minlength=2)
-            if (dev_counts == 0).any() or (dev_counts == counts).any():
-                continue
-            cost = np.abs(dev_counts / counts - dev_share).sum()
-            if cost < best_cost - 1e-12:
-                best_cost, best = cost, dev_rows
+    for dev_rows in _draws(codes, dev_share, seed):
+        dev_counts = np.bincount(target[dev_rows], minlength=2)
+        if (dev_counts == 0).any() or (dev_counts == counts).any():
+            continue
+        cost = np.abs(dev_counts / counts - dev_share).sum()
+        if cost < best_cost - 1e-12:
+            best_cost, best = cost, dev_rows
+        if best_cost < GOOD_ENOUGH:
+            break
     if best is None:
         raise ValueError(
             f"cannot split off dev rows (dev_share={dev_share}) with both classes on both sides: {counts[1]} Roadwork and "
-            f"{counts[0]} None rows in {num_groups} groups; bring a dev split of your own, or more groups"
+            f"{counts[0]} None rows in {len(set(groups))} groups; bring a dev split of your own, or more groups"
         )
     mask = np.zeros(len(target), dtype=bool)
     mask[best] = True
     return mask
+
+
+def _draws(codes: np.ndarray, dev_share: float, seed: int) -> Iterator[np.ndarray]:
+    """Yield seeded draws of whole groups, first of the expected number of groups, then of fewer and more."""
+    num_groups = int(codes.max(initial=-1)) + 1
+    sizes = (round(num_groups * dev_share * factor) for factor in GROUP_COUNT_FACTORS)
+    for size in dict.fromkeys(min(max(size, 1), num_groups - 1) for size in sizes):
+        if size > 0:
+            draws = GroupShuffleSplit(n_splits=DRAWS, test_size=size, random_state=seed)
+            yield from (dev_rows for _, dev_rows in draws.split(codes, groups=codes))
 
 
 def require_both_classes(labels: Sequence[int], split: str) -> None:

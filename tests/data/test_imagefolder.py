@@ -62,6 +62,22 @@ def test_wrong_line_is_named_by_number(folder: Path, line: str) -> None:
     assert "JSON" in reason
 
 
+@pytest.mark.parametrize("line", [b'{"file_name": "\xff.jpg"}', b'{"file_name": "\\ud800.jpg"}', b"[" * 100_000])
+def test_line_that_is_no_text_is_named(folder: Path, line: bytes) -> None:
+    with open(folder / "metadata.jsonl", "ab") as file:
+        file.write(line)
+    ((row_id, reason),) = _problems(folder)
+    assert row_id == "train/metadata.jsonl:5"
+    assert "JSON in UTF-8" in reason
+
+
+def test_name_that_is_no_text_can_be_reported(folder: Path) -> None:
+    with open(bytes(folder) + b"/\xff.jpg", "wb"):
+        pass
+    ((row_id, _),) = _problems(folder)
+    row_id.encode()
+
+
 def test_photo_listed_again_keeps_its_first_line(folder: Path) -> None:
     _add(folder, {"file_name": "./1.jpg", "label": "Roadwork"})
     assert _problems(folder) == [("train/1.jpg", "the photo is listed again; its first line is kept")]

@@ -49,6 +49,9 @@ def test_missing_gps_is_nan(value: object) -> None:
         ("__import__('os')", "not '"),
         (7, "two numbers"),
         ("['a', 'b']", "latitude"),
+        ("{[]: 1}", "not '"),
+        ("[1e999, 0]", "latitude"),
+        ([10**400, 0], "latitude"),
     ],
 )
 def test_wrong_gps_says_why(value: object, reason: str) -> None:
@@ -95,6 +98,12 @@ def test_ids_become_strings(value: object, name: str) -> None:
     assert parse_id(value) == name
 
 
+@pytest.mark.parametrize("value", [1.5, True, math.inf, [1]])
+def test_wrong_ids_are_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="the id is neither"):
+        parse_id(value)
+
+
 def test_missing_label_column_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no column 'label' \(nearest: 'labels'\)"):
         columns_in(["image", "labels", "gps"])
@@ -102,6 +111,11 @@ def test_missing_label_column_names_the_nearest() -> None:
 
 def test_natix_column_wins_over_the_short_name() -> None:
     assert columns_in(["label", "weather", "scene_level_tags.weather"])["weather"] == "scene_level_tags.weather"
+
+
+def test_latitude_with_longitude_goes_before_gps() -> None:
+    assert columns_in(["label", "gps", "latitude", "longitude"]).keys() == {"label", "latitude", "longitude"}
+    assert columns_in(["label", "gps", "latitude"]).keys() == {"label", "gps"}
 
 
 def test_wrong_value_becomes_missing_and_is_named() -> None:

@@ -81,6 +81,12 @@ def test_typo_names_the_nearest_folder(tmp_path: Path) -> None:
         find_source(str(tmp_path / "street_photo"))
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_empty_name(name: str) -> None:
+    with pytest.raises(ValueError, match="dataset_name is empty"):
+        find_source(name)
+
+
 def test_glob_without_a_match(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="matches no file"):
         find_source(f"{tmp_path}/*.parquet")
