@@ -7,18 +7,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import EvalPrediction, set_seed
+from transformers import set_seed
 from transformers.utils import logging
 
 from natix_roadwork.data.photo_batches import collate_rows
-from natix_roadwork.metrics import binary_metrics, metrics_with_intervals
+from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.runs import RunRecorder, RunResult
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
+from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, baseline_features, prepare_inputs
 from natix_roadwork.training.trainer import RoadworkTrainer
 
@@ -70,19 +69,8 @@ def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> Ro
         eval_dataset=inputs.datasets["dev"],
         data_collator=collate_rows,
         processing_class=inputs.processor,
-        compute_metrics=dev_metrics,
+        compute_metrics=compute_metrics,
     )
-
-
-def dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Compute the metrics of an evaluation from logits `(N, 2)` and labels; undefined ones are left out."""
-    metrics = binary_metrics(prediction.label_ids, roadwork_probabilities(prediction.predictions))
-    return {name: value for name, value in metrics.items() if value is not None}
-
-
-def roadwork_probabilities(logits: NDArray) -> NDArray[np.float64]:
-    """Turn logits `(N, 2)` into probabilities of roadwork `(N,)`."""
-    return torch.from_numpy(np.asarray(logits, np.float64)).softmax(dim=-1)[:, 1].numpy()
 
 
 def result_table(result: RunResult, output_dir: str | Path) -> str:

@@ -84,6 +84,8 @@ def known_keys(dataclass_types: Iterable[type]) -> set[str]:
 def parse_recipe(argv: Sequence[str], dataclass_types: Sequence[type]) -> tuple[Any, ...]:
     """Parse ``--config FILE [--key value ...]`` into one instance per dataclass.
 
+    ``--key null`` on the command line gives a key the field's own default back.
+
     Args:
         argv: Command line without the program's name.
         dataclass_types: Dataclasses whose fields are the allowed keys.
@@ -102,8 +104,9 @@ def parse_recipe(argv: Sequence[str], dataclass_types: Sequence[type]) -> tuple[
         for key in settings:
             if key not in keys:
                 raise RecipeError(f"{config}: unknown key {key!r}{_nearest(key, keys)}")
-        for key, value in settings.items():
-            pairs += _as_arguments(key, value)
+        overrides, restored = _take_nulls(overrides)
+        for key in settings.keys() - restored:
+            pairs += _as_arguments(key, settings[key])
     parser = _RecipeParser(dataclass_types)
     try:
         *instances, unknown = parser.parse_args_into_dataclasses(
@@ -140,6 +143,20 @@ def _split_config(argv: list[str]) -> tuple[str | None, list[str]]:
         if argument.startswith("--config="):
             return argument.removeprefix("--config="), argv[:index] + argv[index + 1 :]
     return None, argv
+
+
+def _take_nulls(overrides: list[str]) -> tuple[list[str], set[str]]:
+    """Take ``--key null`` out of a command line; returns the rest and the keys."""
+    rest: list[str] = []
+    restored: set[str] = set()
+    for argument in overrides:
+        if argument == "null" and rest and rest[-1].startswith("--"):
+            restored.add(rest.pop().removeprefix("--").replace("-", "_"))
+        elif argument.startswith("--") and argument.endswith("=null"):
+            restored.add(argument.removeprefix("--").removesuffix("=null").replace("-", "_"))
+        else:
+            rest.append(argument)
+    return rest, restored
 
 
 def _nearest(key: str, keys: Iterable[str]) -> str:

@@ -4,39 +4,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.data import BatchSampler
+from transformers import Trainer, TrainingArguments
 
 from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.callbacks import EMA_FILE, trainable
 from natix_roadwork.training.trainer import EpochSampler, RoadworkTrainer
+from tests.training_rows import accuracy_as_mcc, token_rows, weights
 
 
-Row = dict[str, Tensor]
 Build = Callable[..., RoadworkTrainer]
-
-
-def token_rows(num_rows: int, seed: int = 0) -> list[Row]:
-    """Rows of tokens (V, T, D) = (12, 6, 16) whose label can be read from the global view."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for index in range(num_rows):
-        features = torch.randn(12, 6, 16, generator=generator)
-        features[0] += 2 * (index % 2) - 1
-        rows.append(
-            {
-                "view_features": features,
-                "view_mask": torch.ones(12, dtype=torch.bool),
-                "labels": torch.tensor(index % 2),
-            }
-        )
-    return rows
-
-
-def accuracy_as_mcc(prediction: EvalPrediction) -> dict[str, float]:
-    return {"mcc": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
 
 @pytest.fixture(autouse=True)
@@ -81,10 +63,6 @@ def switch_dropout_off(model: nn.Module) -> None:
             module.dropout = 0.0
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def test_training_lowers_the_loss_and_leaves_the_backbone_alone(build: Build) -> None:
@@ -230,9 +208,6 @@ def test_sampler_fills_whole_steps(num_rows: int, multiple: int, length: int) ->
 
 
 def test_two_ranks_partition_one_draw() -> None:
-    from accelerate.data_loader import BatchSamplerShard
-    from torch.utils.data import BatchSampler
-
     draw = BatchSampler(EpochSampler(16, seed=0, multiple_of=8), 4, drop_last=False)
     ranks = [[row for batch in BatchSamplerShard(draw, 2, rank) for row in batch] for rank in range(2)]
     assert not set(ranks[0]) & set(ranks[1]) and len(ranks[0]) + len(ranks[1]) == 16
@@ -241,7 +216,5 @@ def test_two_ranks_partition_one_draw() -> None:
 def test_tensorboard_file_is_written(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
     build(report_to="tensorboard", max_steps=2).train()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     events = EventAccumulator(str(next((tmp_path / "logs").rglob("events.*")).parent)).Reload()
     assert {"train/loss", "train/loss_focal", "eval/mcc"} <= set(events.Tags()["scalars"])
