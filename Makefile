@@ -7,6 +7,8 @@ EXTRA_PIP ?=
 SCENES ?= 300
 WIDTH ?= 1600
 SEED ?= 0
+# Processes that draw the scenes; the same bytes for any number.
+WORKERS ?= 2
 OUT ?= runs/quickstart
 # Added to the training command of the quickstart, to pytest, or to both.
 ARGS ?=
@@ -30,7 +32,7 @@ $(STAMP)-%: pyproject.toml | $(BIN)/python
 
 quickstart: $(STAMP)-quickstart  ## draw scenes, train on them, print the results (CPU, no Hub)
 	@set -e; start=$$(date +%s); export $(OFFLINE); \
-	$(BIN)/natix-roadwork scenes $(OUT)/scenes --num-rows $(SCENES) --width $(WIDTH) --seed $(SEED); \
+	$(BIN)/natix-roadwork scenes $(OUT)/scenes --num-rows $(SCENES) --width $(WIDTH) --seed $(SEED) --workers $(WORKERS); \
 	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/pretrain.py \
 	  --config recipes/pretrain/quickstart.yaml --dataset_name $(OUT)/scenes --output_dir $(OUT)/model --seed $(SEED) $(ARGS); \
 	echo "quickstart: $$(($$(date +%s) - start)) s after the install; user and system time of the shell, then of the commands:"; \
