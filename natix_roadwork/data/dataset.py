@@ -4,6 +4,7 @@ In comes a name: a Hub id, parquet shards in NATIX's own columns, or an imagefol
 photos are still encoded (`data/photo_batches.py` decodes them in the workers) and a report of every dropped row.
 """
 
+import glob
 import hashlib
 import json
 import logging
@@ -135,7 +136,7 @@ def _read_parquet(source: Source, split: str, report: RowReport, settings: dict,
     names = pq.read_schema(paths[0]).names
     columns = columns_in(names)
     _note_columns(report, names, columns)
-    files = {split: [str(path) for path in paths]}
+    files = {split: [glob.escape(str(path.absolute())) for path in paths]}
     raw = load_dataset("parquet", data_files=files, split=split, cache_dir=cache_dir)
     raw = raw.cast_column("image", Image(decode=False))
     report.read[split] = len(raw)

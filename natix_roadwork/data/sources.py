@@ -52,6 +52,8 @@ def find_source(dataset_name: str, revision: str | None = None) -> Source:
     if not dataset_name.strip():
         raise ValueError("dataset_name is empty; name a folder, parquet shards or a Hub id")
     path = Path(dataset_name).expanduser()
+    if revision is not None and (path.exists() or not HUB_ID.fullmatch(dataset_name)):
+        raise ValueError(f"revision={revision!r} is for Hub data sets; dataset_name={dataset_name!r} is a local path")
     if path.is_dir():
         return _folder_source(path, dataset_name)
     if glob.has_magic(dataset_name) or path.suffix == ".parquet":

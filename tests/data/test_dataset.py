@@ -139,6 +139,15 @@ def test_train_rows_of_a_lockbox_video_are_dropped(
     assert sum(len(names) for names in groups) == len(set.union(*groups))
 
 
+@pytest.mark.parametrize("name", ["a[1]", "with space", "ü{x}", "a?*"])
+def test_folder_names_with_special_characters(
+    tmp_path: Path, natix_row: Row, write_shard: Writer, load: Callable[..., LoadedRows], name: str
+) -> None:
+    write_shard(tmp_path / name / "train-0.parquet", [natix_row(n) for n in range(12)])
+    write_shard(tmp_path / "ax" / "train-0.parquet", [natix_row(n) for n in range(12)])
+    assert load(tmp_path / name).report.num_kept == 12
+
+
 def test_missing_column_names_the_nearest(
     tmp_path: Path, natix_row: Row, write_shard: Writer, load: Callable[..., LoadedRows]
 ) -> None:

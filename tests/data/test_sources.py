@@ -97,6 +97,11 @@ def test_a_file_is_no_data_set(tmp_path: Path) -> None:
         find_source(str(_touch(tmp_path, "photo.jpg") / "photo.jpg"))
 
 
+def test_revision_of_a_local_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="revision='main' is for Hub data sets"):
+        find_source(str(_touch(tmp_path, "train-0.parquet")), revision="main")
+
+
 def test_unknown_hub_id_says_what_was_looked_for() -> None:
     with pytest.raises(ValueError, match=r"'nobody/nothing': there is no such folder, and the Hub data set at .*'v1'"):
         find_source("nobody/nothing", revision="v1")
