@@ -46,6 +46,10 @@ class MultiScalePyramid(nn.Module):
         return self.norm(views + self.dropout(mixed))
 
 
+class AttentionGate(nn.Linear):
+    """Linear layer whose sigmoid gates the attention; it starts nearly open (`RoadworkModel._init_weights`)."""
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention over views, with an optional sigmoid gate on its output.
 
@@ -58,7 +62,7 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.qkv_proj = nn.Linear(hidden_size, 3 * hidden_size)
         gate_width = {"none": 0, "headwise": num_heads, "elementwise": hidden_size}[gate]
-        self.gate_proj = nn.Linear(hidden_size, gate_width) if gate_width else None
+        self.gate_proj = AttentionGate(hidden_size, gate_width) if gate_width else None
         self.out_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
 

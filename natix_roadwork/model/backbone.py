@@ -13,27 +13,31 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 
-def build_backbone(config: "RoadworkConfig") -> PreTrainedModel:  # noqa: F821 - named for the reader
-    """Builds the backbone of a `RoadworkConfig` with untrained weights, frozen.
-
-    Raises:
-        ValueError: `view_size` is not a multiple of the patch of a timm backbone.
-    """
-    backbone = AutoModel.from_config(config.backbone_config)
-    patch_embed = getattr(getattr(backbone, "timm_model", None), "patch_embed", None)
-    patch = getattr(patch_embed, "patch_size", None)
-    if patch is not None and config.view_size % patch[0]:
-        raise ValueError(
-            f"RoadworkConfig: view_size={config.view_size} must be a multiple of the backbone's patch of "
-            f"{patch[0]} pixels, e.g. {config.view_size // patch[0] * patch[0] or patch[0]}."
-        )
-    return freeze(backbone)
-
-
 def freeze(backbone: PreTrainedModel) -> PreTrainedModel:
     """Puts a backbone into evaluation mode without gradients (DINOv3 jitters its positions in train mode)."""
     # Convolutions on a CPU are several times faster on channels-last weights; other weights are not touched.
     return backbone.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+def patch_size(backbone: PreTrainedModel) -> int | None:
+    """Side of a backbone's patch in pixels; None for one without patches."""
+    source = getattr(getattr(backbone, "timm_model", None), "patch_embed", backbone.config)
+    patch = getattr(source, "patch_size", None)
+    return patch[0] if isinstance(patch, tuple | list) else patch
+
+
+def check_view_size(backbone: PreTrainedModel, view_size: int) -> None:
+    """Refuses views whose last rows and columns the backbone would cut off unseen.
+
+    Raises:
+        ValueError: `view_size` is not a multiple of the patch.
+    """
+    patch = patch_size(backbone)
+    if patch and view_size % patch:
+        raise ValueError(
+            f"RoadworkConfig: view_size={view_size} must be a multiple of the backbone's patch of {patch} pixels, "
+            f"e.g. {view_size // patch * patch or patch}."
+        )
 
 
 @torch.no_grad()
@@ -54,9 +58,10 @@ def view_tokens(backbone: PreTrainedModel, views: Tensor, pooling: str, grid: in
     views = views.to(parameter.dtype).contiguous(memory_format=torch.channels_last)
     features = backbone(pixel_values=views).last_hidden_state
     if features.dim() == 4:
-        class_token, patch_map = None, features
+        channels_last = getattr(getattr(backbone, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
+        class_token, patch_map = None, features.permute(0, 3, 1, 2) if channels_last else features
     else:
-        class_token, patch_map = _split_tokens(features, views.shape[-1], backbone.config)
+        class_token, patch_map = _split_tokens(features, views.shape[-1], patch_size(backbone))
     patches = patch_map.flatten(2).transpose(1, 2)  # (N, h*w, D)
     pooled = []
     if class_token is not None and pooling != "mean":
@@ -70,11 +75,10 @@ def view_tokens(backbone: PreTrainedModel, views: Tensor, pooling: str, grid: in
     return tokens.contiguous()
 
 
-def _split_tokens(sequence: Tensor, view_size: int, config: "PreTrainedConfig") -> tuple[Tensor | None, Tensor]:  # noqa: F821
+def _split_tokens(sequence: Tensor, view_size: int, patch: int | None) -> tuple[Tensor | None, Tensor]:
     """Splits `(N, L, D)` into the class token `(N, D)`, if there is one, and the patch grid `(N, D, h, h)`."""
     length = sequence.shape[1]
-    patch = getattr(config, "patch_size", None)
-    side = view_size // patch if isinstance(patch, int) else 0
+    side = view_size // patch if patch else 0
     if side == 0 or side * side > length:  # no patch size, or a pyramid: the grid is the largest square that fits
         side = math.isqrt(length)
     prefix = length - side * side
@@ -115,7 +119,9 @@ def load_backbone(
     Raises:
         ValueError: The weights have another hash.
     """
-    backbone = AutoModel.from_pretrained(backbone_id, revision=revision, dtype=torch.float32, **hub_options)
+    backbone = AutoModel.from_pretrained(
+        backbone_id, revision=revision, dtype=torch.float32, trust_remote_code=False, **hub_options
+    )
     if expected_sha256 is not None:
         found = hash_weights(backbone)
         if found != expected_sha256:

@@ -4,13 +4,17 @@ The backbone's weights are large, frozen and often not ours to redistribute. So 
 them by Hub id and hash, and fetch them when it is loaded.
 """
 
+import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from .backbone import hash_weights, load_backbone
+from transformers import BaseImageProcessor
+from transformers.utils import cached_file, extract_commit_hash
+
+from .backbone import freeze, hash_weights, load_backbone
 from .configuration_roadwork import RoadworkConfig
 
 
@@ -26,7 +30,26 @@ def is_hub_id(backbone_id: str | None) -> bool:
     """Whether an id names a Hub repository: `name` or `owner/name`, and no folder of that name lies here."""
     if backbone_id is None or os.path.isdir(backbone_id):
         return False
-    return re.fullmatch(r"[\w\-.]+(/[\w\-.]+)?", backbone_id) is not None
+    return re.fullmatch(r"\w[\w\-.]*(/\w[\w\-.]*)?", backbone_id) is not None
+
+
+def check_image_processor(config: RoadworkConfig, settings: Mapping[str, Any]) -> None:
+    """Refuses an image processor whose views are not those the model reads.
+
+    Args:
+        config: The model's config.
+        settings: The processor's settings, as in its `settings()` or its saved JSON; what it lacks is not compared.
+
+    Raises:
+        ValueError: `image_mean`, `image_std` or `view_size` differ.
+    """
+    for name in ("image_mean", "image_std", "view_size"):
+        expected = getattr(config, name)
+        if settings.get(name, expected) != expected:
+            raise ValueError(
+                f"The image processor has {name}={settings[name]!r}, but the model's config has {expected!r}; the "
+                f"model would read wrong pixels. Give both the same {name}."
+            )
 
 
 class FrozenBackboneCheckpoint:
@@ -54,18 +77,21 @@ class FrozenBackboneCheckpoint:
             config: Fields of `RoadworkConfig`.
 
         Raises:
-            ValueError: A config field does not fit.
+            ValueError: A config field is unknown or does not fit.
         """
-        backbone = load_backbone(
-            str(backbone_id), revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
-        )
+        _refuse_unknown_fields(config)
+        if os.path.isdir(backbone_id):
+            backbone_id = os.path.abspath(backbone_id)  # never to be taken for a Hub id, whatever the folder of a save
+        hub_options = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        commit = _resolve_commit(str(backbone_id), revision, hub_options)
+        backbone = load_backbone(str(backbone_id), revision=commit, **hub_options)
         timm_model = getattr(backbone, "timm_model", None)
         if timm_model is not None:  # the config of a timm backbone may lack its width
             config.setdefault("feature_dim", timm_model.num_features)
         resolved = RoadworkConfig(
             backbone_config=backbone.config,
             backbone_id=str(backbone_id),
-            backbone_revision=getattr(backbone.config, "_commit_hash", None) or revision,
+            backbone_revision=commit,
             backbone_sha256=hash_weights(backbone),
             **config,
         )
@@ -79,13 +105,17 @@ class FrozenBackboneCheckpoint:
         the backbone. `backbone_id=...` names another place of the same weights.
 
         Raises:
-            ValueError: The backbone is left out and no id is known, or the weights have another hash.
+            ValueError: The backbone is left out and no id is known, or the weights have another hash; or the image
+                processor beside the weights does not fit, see `check_image_processor`.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        if not model.config.backbone_in_checkpoint:
+        _check_saved_processor(model.config, pretrained_model_name_or_path, kwargs)
+        # The keys decide as well: a config given by the caller need not know how the checkpoint was saved.
+        if not model.config.backbone_in_checkpoint or any(_is_of_backbone(key) for key in info["missing_keys"]):
             model._fetch_backbone(str(pretrained_model_name_or_path), hub_options)
+        freeze(model.backbone)  # loading makes new parameters, which want gradients and lose their memory format
         return (model, info) if wants_info else model
 
     def save_pretrained(
@@ -124,17 +154,18 @@ class FrozenBackboneCheckpoint:
             config.backbone_sha256 = self.backbone_hash()
         if not is_hub_id(config.backbone_id):
             config.backbone_id = None
-        backbone_keys = (
-            set() if include_backbone else {key for key in self.state_dict() if key.startswith("backbone.")}
-        )
+        backbone_keys = set() if include_backbone else {key for key in self.state_dict() if _is_of_backbone(key)}
         self._keys_to_ignore_on_save = set(ignored or ()) | backbone_keys
         try:
             yield
         finally:
             self._keys_to_ignore_on_save = ignored
             # transformers notes dtype and architectures on the config while saving; those stay.
-            for name in ("auto_map", "backbone_in_checkpoint", "backbone_id"):
-                setattr(config, name, kept.get(name))
+            config.backbone_in_checkpoint, config.backbone_id = kept["backbone_in_checkpoint"], kept["backbone_id"]
+            if "auto_map" in kept:
+                config.auto_map = kept["auto_map"]
+            else:
+                del config.auto_map
 
     def _leave_backbone_out_of_checks(self) -> None:
         """Lets a checkpoint without a backbone load without a report of missing keys: they are fetched afterwards."""
@@ -162,3 +193,36 @@ class FrozenBackboneCheckpoint:
         self.backbone.load_state_dict(loaded.state_dict())
         # A backbone in the model now makes the next save decide anew.
         self.config.backbone_in_checkpoint = True
+
+
+def _is_of_backbone(key: str) -> bool:
+    return key.startswith("backbone.")
+
+
+def _resolve_commit(backbone_id: str, revision: str | None, hub_options: dict[str, Any]) -> str | None:
+    """Commit id that a branch or tag of a Hub repository stands for; None for a folder."""
+    if not is_hub_id(backbone_id):
+        return None
+    return extract_commit_hash(cached_file(backbone_id, "config.json", revision=revision, **hub_options), None)
+
+
+def _refuse_unknown_fields(config: Mapping[str, Any]) -> None:
+    known = RoadworkConfig().__dict__
+    for name, value in config.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise ValueError(f"RoadworkConfig has no field {name} (value {value!r}){hint}")
+
+
+def _check_saved_processor(
+    config: RoadworkConfig, checkpoint: str | os.PathLike[str], options: dict[str, Any]
+) -> None:
+    """Compares the config with the image processor saved beside the weights, when there is one."""
+    names = (*HUB_OPTIONS, "revision", "subfolder")
+    hub_options = {name: options[name] for name in names if options.get(name) is not None}
+    try:
+        settings, _ = BaseImageProcessor.get_image_processor_dict(checkpoint, **hub_options)
+    except OSError:
+        return  # saved without a processor
+    check_image_processor(config, settings)

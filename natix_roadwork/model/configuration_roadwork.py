@@ -4,6 +4,8 @@ Comes in: keyword arguments or a `config.json`. Goes out: a checked `RoadworkCon
 this room are built from.
 """
 
+import copy
+import math
 from typing import Any, ClassVar
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -121,18 +123,21 @@ class RoadworkConfig(PreTrainedConfig):
 
     def _check_sizes(self) -> None:
         for name in ("feature_dim", "num_views", "keep_views", "view_size", "hidden_size", "evidence_size"):
-            self._require(getattr(self, name) >= 1, name, "at least 1")
+            self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
         for name in ("num_evidence_queries", "num_attention_heads"):
-            self._require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("num_attention_layers", "evidence_grid", "focal_gamma"):
-            self._require(getattr(self, name) >= 0, name, "at least 0")
+            self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
+        for name in ("num_attention_layers", "evidence_grid"):
+            self._require(_is_whole(getattr(self, name), lowest=0), name, "a whole number of at least 0")
+        self._require(
+            all(_is_whole(view, lowest=0) for view in self.wide_views), "wide_views", "whole numbers of at least 0"
+        )
         self._require(self.hidden_size % 4 == 0, "hidden_size", "a multiple of 4 (the pyramid has H, H/2 and H/4)")
         heads = self.num_attention_heads
         self._require(self.hidden_size % heads == 0, "hidden_size", f"a multiple of num_attention_heads={heads}")
         queries = self.num_evidence_queries
         self._require(self.feature_dim % queries == 0, "feature_dim", f"a multiple of num_evidence_queries={queries}")
         patch = getattr(self.backbone_config, "patch_size", None)
-        if isinstance(patch, int):
+        if isinstance(patch, int):  # timm keeps it in the model, where `backbone.check_view_size` looks
             self._require(
                 self.view_size % patch == 0,
                 "view_size",
@@ -143,18 +148,24 @@ class RoadworkConfig(PreTrainedConfig):
         self._require(self.feature_pooling in FEATURE_POOLINGS, "feature_pooling", f"one of {FEATURE_POOLINGS}")
         self._require(self.attention_gate in GATES, "attention_gate", f"one of {GATES}")
         for name in ("dropout", "label_smoothing"):
-            self._require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
-        for name in ("image_mean", "image_std"):
-            self._require(len(getattr(self, name)) == 3, name, "three numbers, one a channel")
-        self._require(min(self.image_std) > 0, "image_std", "above 0")
-        self._require(
-            len(self.focal_alpha) == 2 and min(self.focal_alpha) > 0,
-            "focal_alpha",
-            "two numbers above 0, one for each class",
-        )
+            value = getattr(self, name)
+            self._require(_is_number(value) and 0 <= value < 1, name, "in [0, 1)")
+        self._require(_is_number(self.focal_gamma) and self.focal_gamma >= 0, "focal_gamma", "at least 0")
+        for name, length in (("image_mean", 3), ("image_std", 3), ("focal_alpha", 2)):
+            values = getattr(self, name)
+            self._require(
+                len(values) == length and all(map(_is_number, values)),
+                name,
+                f"{length} numbers, one for each {'channel' if length == 3 else 'class'}",
+            )
+        for name in ("image_std", "focal_alpha"):
+            self._require(min(getattr(self, name)) > 0, name, "above 0")
+        self._require(len(self.id2label) == 2, "id2label", "the names of two labels, none and roadwork")
         self._require(len(self.wide_views) >= 1, "wide_views", "at least one view index below num_views")
         self._require(
-            all(name in LOSS_TERMS and weight > 0 for name, weight in self.loss_weights.items()),
+            all(
+                name in LOSS_TERMS and _is_number(weight) and weight > 0 for name, weight in self.loss_weights.items()
+            ),
             "loss_weights",
             f"a positive weight for some of {LOSS_TERMS}",
         )
@@ -166,9 +177,20 @@ class RoadworkConfig(PreTrainedConfig):
             raise ValueError(f"RoadworkConfig: {name}={getattr(self, name)!r} must be {wanted}.")
 
 
+def _is_whole(value: object, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _backbone_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     """Turns what the user or `config.json` gave into a config object."""
     if isinstance(config, PreTrainedConfig):
+        # A copy: a composite config resets the attention of its parts, and a loaded backbone would lose its SDPA.
+        config = copy.deepcopy(config)
+        config._name_or_path = ""  # may be a local path
         return config
     if config is None:
         # transformers' own default has no register tokens; every published DINOv3 ViT has four.

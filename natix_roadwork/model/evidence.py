@@ -45,6 +45,9 @@ class FeatureStandardizer(nn.Module):
             view_features: `(N, V, T, D)` tokens, any float type.
             view_mask: `(N, V)` valid views; all when None.
             chunk: Rows summed at a time, which bounds the memory.
+
+        Raises:
+            ValueError: There is no valid view.
         """
         num_tokens = view_features.shape[2]
         kinds = self.token_kinds(num_tokens, torch.device("cpu"))
@@ -57,13 +60,18 @@ class FeatureStandardizer(nn.Module):
             total += values.sum(dim=0)
             squares += values.square().sum(dim=0)
             count += len(values)
+        if count == 0:
+            raise ValueError(
+                f"view_features of shape {tuple(view_features.shape)} holds no valid view to fit statistics on."
+            )
         for kind in kinds.unique().tolist():
             rows_of_kind = count * int((kinds == kind).sum())
             mean = total[kinds == kind].sum(dim=0) / rows_of_kind
             variance = squares[kinds == kind].sum(dim=0) / rows_of_kind - mean.square()
             self.mean[kind] = mean.to(self.mean)
             # A channel that never varies would be divided by zero; it carries nothing, so it is left unscaled.
-            self.std[kind] = torch.where(variance > 1e-12, variance.clamp_min(0).sqrt(), 1.0).to(self.std)
+            varies = variance > 1e-12 * (1 + mean.square())
+            self.std[kind] = torch.where(varies, variance.clamp_min(0).sqrt(), 1.0).to(self.std)
 
 
 class EvidencePooling(nn.Module):
@@ -76,7 +84,7 @@ class EvidencePooling(nn.Module):
     def __init__(self, feature_dim: int, hidden_size: int, num_queries: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(feature_dim, hidden_size)
-        self.scores = nn.Linear(hidden_size, num_queries)
+        self.scores = nn.Linear(hidden_size, num_queries, bias=False)  # a softmax follows: it would cancel
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Pools tokens.

@@ -10,8 +10,18 @@ from torch import Tensor
 
 
 def soft_targets(labels: Tensor, num_labels: int, smoothing: float) -> Tensor:
-    """Turns labels `(B,)` or soft labels `(B, C)` into smoothed targets `(B, C)` that sum to 1."""
-    targets = F.one_hot(labels, num_labels) if labels.dim() == 1 else labels
+    """Turns labels `(B,)` or soft labels `(B, C)` into smoothed targets `(B, C)` that sum to 1.
+
+    Raises:
+        ValueError: `labels` are neither whole numbers `(B,)` nor probabilities `(B, C)`.
+    """
+    is_hard = labels.dim() == 1 and not labels.is_floating_point()
+    if not is_hard and labels.shape[1:] != (num_labels,):
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} and {labels.dtype} are neither class indices (B,) nor class "
+            f"probabilities (B, {num_labels})."
+        )
+    targets = F.one_hot(labels.long(), num_labels) if is_hard else labels
     return (1 - smoothing) * targets.float() + smoothing / num_labels
 
 

@@ -12,12 +12,12 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .attention import GatedAttentionLayer, MultiScalePyramid, SelfAttention, ViewProjection
-from .backbone import build_backbone, view_tokens
+from .attention import AttentionGate, GatedAttentionLayer, MultiScalePyramid, ViewProjection
+from .backbone import check_view_size, freeze, view_tokens
 from .checkpoint import FrozenBackboneCheckpoint
 from .configuration_roadwork import RoadworkConfig
 from .evidence import EvidencePooling, FeatureStandardizer
@@ -25,6 +25,7 @@ from .heads import Classifier
 from .losses import consistency_loss, focal_loss, soft_targets, total_loss
 from .pruning import ViewPruning
 from .view_fusion import GatedViewFusion
+from .views import normalize_views
 
 
 @dataclass
@@ -69,9 +70,10 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = (r"^classifier\.",)
 
     def __init__(self, config: RoadworkConfig, backbone: PreTrainedModel | None = None) -> None:
-        """Builds the model; `backbone` is used as it is, otherwise one is built from the config, untrained."""
+        """Builds the model; `backbone` keeps its weights and is frozen, without one an untrained one is built."""
         super().__init__(config)
-        self.backbone = build_backbone(config) if backbone is None else backbone
+        self.backbone = freeze(AutoModel.from_config(config.backbone_config) if backbone is None else backbone)
+        check_view_size(self.backbone, config.view_size)
         self.standardizer = FeatureStandardizer(config.feature_dim, config.evidence_grid)
         self.evidence_pooling = None
         if config.evidence_grid or config.feature_pooling == "cls_mean":
@@ -110,9 +112,10 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         elif isinstance(module, FeatureStandardizer):
             init.zeros_(module.mean)
             init.ones_(module.std)
-        if isinstance(module, SelfAttention) and module.gate_proj is not None:
+        # transformers calls this only for modules that own tensors, so the gate is a class of its own.
+        if isinstance(module, AttentionGate):
             # Nearly open at the start: sigmoid(2) = .88; a gate at .5 would halve every layer.
-            init.constant_(module.gate_proj.bias, 2.0)
+            init.constant_(module.bias, 2.0)
 
     def train(self, mode: bool = True) -> Self:
         """Switches the head between training and evaluation; the backbone stays in evaluation."""
@@ -142,15 +145,11 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
                 f"view_size={size} says."
             )
         if pixel_values.dtype == torch.uint8:
-            mean, std = (pixel_values.new_tensor(values, dtype=torch.float32) for values in self._image_statistics())
-            pixel_values = (pixel_values.float() / 255 - mean[:, None, None]) / std[:, None, None]
+            pixel_values = normalize_views(pixel_values, self.config.image_mean, self.config.image_std)
         tokens = view_tokens(
             self.backbone, pixel_values.flatten(0, 1), self.config.feature_pooling, self.config.evidence_grid
         )
         return tokens.unflatten(0, pixel_values.shape[:2])
-
-    def _image_statistics(self) -> tuple[list[float], list[float]]:
-        return self.config.image_mean, self.config.image_std
 
     def _tokens_and_mask(
         self, pixel_values: Tensor | None, view_features: Tensor | None, view_mask: Tensor | None
@@ -250,12 +249,15 @@ class RoadworkForImageClassification(RoadworkModel):
             ValueError: Both or none of the inputs are given, or a shape does not fit the config.
         """
         output, refined, mask = self._fuse(*self._tokens_and_mask(pixel_values, view_features, view_mask))
-        output.logits = self.classifier(output.embedding)
-        output.view_logits = self.classifier(refined)
-        if labels is not None:
-            output.loss_parts, output.loss_counts = self._loss_parts(output, mask, labels)
-            output.loss = total_loss(output.loss_parts, output.loss_counts, self.config.loss_weights)
-        return output
+        result = RoadworkOutput(
+            logits=self.classifier(output.embedding), view_logits=self.classifier(refined), **output
+        )
+        if labels is None:
+            return result
+        parts, counts = self._loss_parts(result, mask, labels)
+        loss = total_loss(parts, counts, self.config.loss_weights)
+        # Built anew, so that the fields keep their declared order: loss first, as callers by position expect.
+        return RoadworkOutput(loss=loss, loss_parts=parts, loss_counts=counts, **result)
 
     def _loss_parts(
         self, output: RoadworkOutput, mask: Tensor, labels: Tensor

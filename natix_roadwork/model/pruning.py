@@ -18,7 +18,7 @@ class ViewPruning(nn.Module):
         super().__init__()
         self.keep_views = keep_views
         hidden = max(feature_dim // 4, 1)
-        self.scorer = nn.Sequential(nn.Linear(feature_dim, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        self.scorer = nn.Sequential(nn.Linear(feature_dim, hidden), nn.GELU(), nn.Linear(hidden, 1, bias=False))
 
     def forward(self, views: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Selects views.
@@ -38,7 +38,7 @@ class ViewPruning(nn.Module):
         kept = gather_views(views, indices)
         if self.training:
             soft = self.keep_views * scores.softmax(dim=1).gather(1, indices)
-            kept = kept * (1 + soft - soft.detach()).unsqueeze(-1).to(kept.dtype)
+            kept = kept * (1 + (soft - soft.detach())).unsqueeze(-1).to(kept.dtype)
         return kept, view_mask.gather(1, indices), indices
 
 
