@@ -27,12 +27,12 @@ def token_rows(num_rows: int, seed: int = 0) -> list[Row]:
 
 
 def pixel_rows(num_rows: int, seed: int = 0) -> list[Row]:
-    """Rows of two views of 32 pixels, uint8, whose label is their brightness."""
+    """Rows of three views of 32 pixels, uint8, whose label is their brightness."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for index in range(num_rows):
         low, high = (0, 128) if index % 2 == 0 else (128, 256)
-        pixels = torch.randint(low, high, (2, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        pixels = torch.randint(low, high, (3, 3, 32, 32), generator=generator, dtype=torch.uint8)
         rows.append({"pixel_values": pixels, "labels": torch.tensor(index % 2)})
     return rows
 
@@ -50,7 +50,7 @@ def pixel_model(seed: int = 0, **config: object) -> RoadworkForImageClassificati
         patch_size=16,
     )
     sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_attention_layers": 1, "evidence_size": 4}
-    views = {"num_views": 2, "keep_views": 1, "view_size": 32, "evidence_grid": 2, "wide_views": [0, 1]}
+    views = {"num_views": 3, "keep_views": 2, "view_size": 32, "evidence_grid": 2, "wide_views": [0, 1, 2]}
     return RoadworkForImageClassification(RoadworkConfig(backbone_config=backbone, **sizes | views | config))
 
 

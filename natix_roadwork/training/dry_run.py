@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from natix_roadwork.runs import peak_memory_bytes
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
-from natix_roadwork.training.pretraining import build_trainer
+from natix_roadwork.training.pretraining import build_trainer, resolved_config
 
 
 REPORT_NAME = "dry_run.json"
@@ -64,7 +64,16 @@ def dry_run(settings: PretrainArguments, args: RoadworkTrainingArguments) -> str
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return "\n".join([inputs.rows.report.summary(), *(f"{name}: {value}" for name, value in report.items())])
+    return _text(report, inputs)
+
+
+def _text(report: dict[str, object], inputs: PretrainInputs) -> str:
+    """Settings that differ from transformers' defaults, the rows, then the estimate."""
+    defaults = TrainingArguments().to_dict()
+    config = {name: value for name, value in report["config"].items() if value != defaults.get(name)}
+    figures = {name: value for name, value in report.items() if name != "config"}
+    lines = ["settings:", *(f"  {name}: {value}" for name, value in config.items()), inputs.rows.report.summary()]
+    return "\n".join([*lines, "estimate:", *(f"  {name}: {value}" for name, value in figures.items())])
 
 
 def _short(args: RoadworkTrainingArguments, folder: str) -> RoadworkTrainingArguments:
@@ -93,10 +102,9 @@ def _report(
     token_seconds = prepare_seconds / max(tried, 1) * used if inputs.tokens else 0.0
     weights = list(inputs.model.parameters())
     return {
-        "dataset_name": settings.dataset_name,
+        "config": resolved_config(settings, args),
         "rows": rows,
         "rows_dropped": len(inputs.rows.report.dropped),
-        "backbone_id": settings.backbone_id,
         "tokens_a_view": next(iter(inputs.tokens.values())).shape[1] if inputs.tokens else None,
         "parameters": sum(weight.numel() for weight in weights),
         "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),

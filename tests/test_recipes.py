@@ -1,0 +1,316 @@
+"""The recipes as a user starts them: every YAML, the plan's numbers, and whole runs at tiny size."""
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, DINOv3ViTConfig, DINOv3ViTModel, pipeline
+
+from natix_roadwork.data.scenes import write_scenes
+from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.yaml_args import parse_recipe
+
+
+ROOT = Path(__file__).parents[1]
+PRETRAIN = ROOT / "recipes" / "pretrain"
+VARIANTS = sorted(path for path in PRETRAIN.glob("*.yaml") if path.name != "defaults.yaml")
+# SPEC's middle column, as far as the terms and components exist.
+PLAN = {
+    "backbone_id": "facebook/dinov3-vith16plus-pretrain-lvd1689m",
+    "feature_pooling": "cls",
+    "evidence_grid": 0,
+    "view_layout": "photo12",
+    "view_size": 512,
+    "keep_views": 8,
+    "hidden_size": 512,
+    "num_attention_layers": 4,
+    "num_attention_heads": 8,
+    "attention_gate": "elementwise",
+    "feed_forward": False,
+    "view_positions": False,
+    "dropout": 0.1,
+    "loss_weights": {"focal": 0.4, "consistency": 0.25},
+    "focal_gamma": 2.0,
+    "focal_alpha": [0.75, 0.25],
+    "label_smoothing": 0.1,
+    "metadata_fields": [],
+    "learning_rate": 3e-4,
+    "weight_decay": 0.01,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "num_train_epochs": 30,
+    "per_device_train_batch_size": 32,
+    "gradient_accumulation_steps": 2,
+    "warmup_steps": 500,
+    "early_stopping_patience": 5,
+    "metric_for_best_model": "mcc",
+    "bf16": True,
+    "torch_compile": True,
+    "torch_compile_mode": "max-autotune",
+}
+TINY = {
+    "use_cpu": "true",
+    "view_size": 32,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_attention_layers": 1,
+    "per_device_train_batch_size": 4,
+    "disable_tqdm": "true",
+    "seed": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("pretrain_recipe", ROOT / "recipes" / "pretrain.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    DINOv3ViTModel(DINOv3ViTConfig(patch_size=16, image_size=32, num_register_tokens=4, **sizes)).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imagefolder with its own dev and test, whose label is the brightness of the photo."""
+    folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for split, num_rows in {"train": 16, "dev": 8, "test": 8}.items():
+        (folder / split).mkdir()
+        lines = []
+        for row in range(num_rows):
+            low = 140 if row % 2 else 0
+            pixels = draw.integers(low, low + 100, (96, 128, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / split / f"{row}.png")
+            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2}))
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def command(photos: Path, backbone: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """The command line of a tiny run of a variant."""
+
+    def build(variant: str, **settings: object) -> list[str]:
+        paths = {"dataset_name": photos, "backbone_id": backbone, "output_dir": tmp_path / "run"}
+        pairs = (TINY | paths | settings).items()
+        return ["--config", str(PRETRAIN / variant), *(f"--{key}={value}" for key, value in pairs)]
+
+    return build
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in result_of(folder)["details"]["log"] if "loss" in line]
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_every_variant_parses(path: Path) -> None:
+    settings, args = parse_recipe(
+        ["--config", str(path), "--use_cpu", "true"], (PretrainArguments, RoadworkTrainingArguments)
+    )
+    assert settings.dataset_name and Path(args.output_dir).parts[0] == "runs"
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_every_variant_is_three_commented_blocks(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 60
+    assert [line for line in lines if line in ("# Model", "# Data", "# Training")] == [
+        "# Model",
+        "# Data",
+        "# Training",
+    ]
+    training = [line.split(":")[0] for line in lines[lines.index("# Training") :] if line and not line.startswith("#")]
+    assert training == sorted(training)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_accelerate_config_is_read(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1 and config.mixed_precision == "no"
+    assert set(yaml.safe_load(path.read_text())) >= {"use_cpu", "num_machines"}
+
+
+def test_plan_has_the_numbers_of_the_plan() -> None:
+    settings, args = parse_recipe(
+        ["--config", str(PRETRAIN / "plan.yaml"), "--use_cpu", "true"], (PretrainArguments, RoadworkTrainingArguments)
+    )
+    found = {key: getattr(settings, key) if hasattr(settings, key) else getattr(args, key) for key in PLAN}
+    assert found == PLAN
+    assert args.lr_scheduler_type == "cosine" and args.get_warmup_steps(4020) == 500
+
+
+def test_plan_runs_at_tiny_size(recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path) -> None:
+    recipe.main([*command("plan.yaml", max_steps=2, torch_compile="false"), "--torch_compile_mode", "null"])
+    result = result_of(tmp_path / "run")
+    assert result["config"]["bf16"] and result["config"]["gradient_accumulation_steps"] == 2
+    assert set(result["metrics"]) == {"dev", "test"}
+
+
+def test_run_from_tokens_learns_and_can_be_loaded(
+    recipe: ModuleType,
+    command: Callable[..., list[str]],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = {"feature_cache": tmp_path / "tokens", "num_train_epochs": 8, "learning_rate": 5e-3}
+    recipe.main(command("model_1_baseline.yaml", gradient_accumulation_steps=1, **settings))
+    result, printed = result_of(tmp_path / "run"), capsys.readouterr().out
+    assert result["metrics"]["test"]["mcc"]["value"] == 1.0 and "attention_pool" in printed
+    assert set(result["baselines"]) == {"majority", "knn", "logreg_global", "logreg_mean_max", "attention_pool"}
+    assert result["data"]["counts"]["kept"]["test"] == {"None": 4, "Roadwork": 4}
+    classify = pipeline("image-classification", model=str(tmp_path / "run"), device="cpu")
+    assert classify(Image.open(photos / "test" / "1.png"))[0]["label"] == "Roadwork"
+    AutoModelForImageClassification.from_pretrained(tmp_path / "run")
+
+
+def test_tokens_and_pixels_train_alike(recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path) -> None:
+    common = {"max_steps": 4, "logging_steps": 1, "dropout": 0, "gradient_accumulation_steps": 1, "baselines": "false"}
+    for cache in ("off", tmp_path / "tokens"):
+        recipe.main(
+            command("model_1_baseline.yaml", **common, feature_cache=cache, output_dir=tmp_path / Path(cache).name)
+        )
+    np.testing.assert_allclose(losses(tmp_path / "off"), losses(tmp_path / "tokens"), atol=5e-3)
+
+
+def test_dry_run_writes_a_report_only(
+    recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.main(command("model_1_baseline.yaml", dry_run="true", gradient_accumulation_steps=1))
+    report = json.loads((tmp_path / "run" / "dry_run.json").read_text())
+    assert report["rows"] == {"train": 16, "dev": 8, "test": 8} and report["steps"] == 120
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry_run.json"]
+    assert "seconds_a_step" in capsys.readouterr().out
+
+
+def test_earlier_run_is_not_overwritten_unasked(
+    recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"checkpoint-5 of an earlier run.*--existing_run resume"):
+        recipe.main(command("model_1_baseline.yaml"))
+    assert (tmp_path / "run" / "checkpoint-5").is_dir()
+
+
+def test_quickstart_runs_two_steps_on_scenes(recipe: ModuleType, tmp_path: Path) -> None:
+    scenes = write_scenes(tmp_path / "scenes", num_rows=24, width=480, masks=False, progress=False)
+    settings = {"dataset_name": scenes, "output_dir": tmp_path / "run", "view_size": 64, "max_steps": 2}
+    pairs = [f"--{key}={value}" for key, value in settings.items()]
+    recipe.main(["--config", str(PRETRAIN / "quickstart.yaml"), *pairs, f"--feature_cache={tmp_path}"])
+    result = result_of(tmp_path / "run")
+    assert set(result["metrics"]) == {"dev"}, "a lockbox was scored"
+    assert result["config"]["ema_decay"] > 0 and result["details"]["steps"] == 2
+
+
+def test_tokens_are_computed_once(
+    recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets.enable_caching()
+    settings = {"feature_cache": tmp_path / "tokens", "max_steps": 1, "baselines": "false"}
+    try:
+        recipe.main(command("model_1_baseline.yaml", **settings, output_dir=tmp_path / "first"))
+        files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
+        recipe.main(command("model_1_baseline.yaml", **settings, output_dir=tmp_path / "second"))
+        assert files == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
+        recipe.main(command("model_1_baseline.yaml", **settings, output_dir=tmp_path / "third", evidence_grid=1))
+    finally:
+        datasets.disable_caching()
+    assert len(list((tmp_path / "tokens").iterdir())) == 2 * len(files)
+
+
+def test_killed_recipe_resumes_bit_for_bit(
+    recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    def run(folder: Path) -> multiprocessing.Process:
+        settings = {"existing_run": "resume", "num_train_epochs": 6, "ema_decay": 0.9, "baselines": "false"}
+        arguments = command("model_1_baseline.yaml", output_dir=folder, gradient_accumulation_steps=1, **settings)
+        child = multiprocessing.get_context("fork").Process(target=recipe.main, args=(arguments,))
+        child.start()
+        return child
+
+    victim = run(tmp_path / "killed")
+    wanted = random.Random(0).randrange(4, 20, 4)
+    while not (tmp_path / "killed" / f"checkpoint-{wanted}").exists():
+        time.sleep(0.001)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join(60)
+    for child in (run(tmp_path / "killed"), run(tmp_path / "whole")):
+        child.join(180)
+        assert child.exitcode == 0
+    killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    assert [key for key in whole if not torch.equal(killed[key], whole[key])] == []
+
+
+@pytest.mark.process
+def test_accelerate_launch_runs_the_recipe(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    config = ["--config_file", str(ROOT / "recipes" / "accelerate" / "cpu.yaml")]
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *config, "recipes/pretrain.py"]
+    done = subprocess.run(
+        [*launch, *command("model_1_baseline.yaml", max_steps=2)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert result_of(tmp_path / "run")["command"][:2] == ["accelerate", "launch"]
+    assert "logreg_mean_max" in done.stdout
+
+
+@pytest.mark.process
+def test_two_processes_train_as_one(
+    recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = {"max_steps": 8, "logging_steps": 1, "dropout": 0, "gradient_accumulation_steps": 1, "seed": 1}
+    common |= {"baselines": "false", "learning_rate": 3e-3, "feature_cache": tmp_path / "tokens"}
+    one = command("model_1_baseline.yaml", **common, per_device_train_batch_size=4, output_dir=tmp_path / "one")
+    two = command("model_1_baseline.yaml", **common, per_device_train_batch_size=2, output_dir=tmp_path / "two")
+    recipe.main(one)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "recipes/pretrain.py", *two], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert result_of(tmp_path / "two")["environment"]["world_size"] == 2
+    assert result_of(tmp_path / "one")["environment"]["world_size"] == 1
+    assert len(losses(tmp_path / "one")) == 8
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), atol=1e-4)
