@@ -95,6 +95,10 @@ def test_from_backbone_notes_where_the_weights_are(model: Model) -> None:
     assert model.config.backbone_revision == COMMIT
 
 
+def test_pretrained_backbone_keeps_its_fast_attention(model: Model) -> None:
+    assert model.backbone.config._attn_implementation == "sdpa"
+
+
 def test_unknown_field_is_refused_with_the_nearest_name(backbone_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"no field keep_view \(value 4\); did you mean keep_views"):
         Model.from_backbone(backbone_folder, keep_view=4)
