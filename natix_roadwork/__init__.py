@@ -14,7 +14,12 @@ from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassificatio
 AutoConfig.register("natix_roadwork", RoadworkConfig, exist_ok=True)
 AutoModel.register(RoadworkConfig, RoadworkModel, exist_ok=True)
 AutoModelForImageClassification.register(RoadworkConfig, RoadworkForImageClassification, exist_ok=True)
-AutoImageProcessor.register(RoadworkConfig, RoadworkImageProcessor, exist_ok=True)
+# One class for every backend: the views are cut by Pillow, whether torchvision is there or not.
+AutoImageProcessor.register(
+    RoadworkConfig,
+    image_processor_classes={"pil": RoadworkImageProcessor, "torchvision": RoadworkImageProcessor},
+    exist_ok=True,
+)
 RoadworkConfig.register_for_auto_class()
 RoadworkForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 RoadworkModel.register_for_auto_class("AutoModel")

@@ -1,0 +1,153 @@
+"""Compare the trained head of a recipe with the baselines, out of fold, on one data set.
+
+    python tests/benchmarks/head_against_baselines.py --config recipes/pretrain/quickstart.yaml \
+        --dataset_name runs/quickstart/scenes --output_dir runs/head_against_baselines
+
+Every row is scored by models that never saw its group: five grouped folds, and inside each fold a grouped dev part
+chooses epochs and hyper-parameters. The head is trained with several seeds by the recipe's own settings. Writes
+`head_against_baselines.json` with MCC and interval of each, and the paired difference of the head to each baseline.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import concatenate_datasets
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+from transformers import set_seed
+
+from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.feature_cache import TokenRows
+from natix_roadwork.data.splits import dev_mask
+from natix_roadwork.metrics import metrics_with_intervals, paired_difference
+from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.baselines import score_baselines
+from natix_roadwork.training.metric import roadwork_probabilities
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, baseline_features, build_model, compute_tokens
+from natix_roadwork.training.pretraining import build_trainer
+from natix_roadwork.training.token_features import Features
+from natix_roadwork.training.yaml_args import parse_recipe
+
+
+def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, TokenRows, Features]:
+    """Compute the tokens of every row of the data set, whatever split it is in."""
+    rows = load_rows(settings.dataset_name, seed=args.seed, dev_share=settings.dev_share)
+    labels = [label for split in rows.splits.values() for label in split["label"][:]]
+    model, processor = build_model(settings, labels)
+    parts = compute_tokens(rows.splits, model, processor, args, None)
+    tokens = dataclasses.replace(
+        next(iter(parts.values())), dataset=concatenate_datasets([part.dataset for part in parts.values()])
+    )
+    return rows, tokens, baseline_features(tokens, model.config.evidence_grid)
+
+
+def grouped_folds(features: Features, num_folds: int, seed: int) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
+    """Yield the row indices of train, dev and the held-out fold, groups on one side each."""
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    for rest, held_out in splitter.split(features.labels, features.labels, features.groups):
+        dev = dev_mask(features.labels[rest], features.groups[rest], 0.15, seed)
+        yield rest[~dev], rest[dev], held_out
+
+
+def head_probabilities(
+    settings: PretrainArguments,
+    args: RoadworkTrainingArguments,
+    rows: LoadedRows,
+    tokens: TokenRows,
+    parts: dict[str, NDArray],
+) -> NDArray[np.float64]:
+    """Train the recipe's head on `train`, choose its epoch on `dev`, return its probabilities on `held_out`."""
+    set_seed(args.seed)
+    subsets = {name: dataclasses.replace(tokens, dataset=tokens.dataset.select(part)) for name, part in parts.items()}
+    model, processor = build_model(settings, subsets["train"].dataset["label"][:])
+    view_features, view_mask = subsets["train"].arrays()
+    model.standardizer.fit(torch.from_numpy(view_features), torch.from_numpy(view_mask))
+    datasets = {name: subset.for_training() for name, subset in subsets.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        run = dataclasses.replace(args, output_dir=folder, disable_tqdm=True, report_to="none", logging_steps=1000)
+        trainer = build_trainer(PretrainInputs(rows, model, processor, datasets, {}), run)
+        trainer.train()
+        return roadwork_probabilities(trainer.predict(datasets["held_out"]).predictions)
+
+
+def compare(
+    settings: PretrainArguments, args: RoadworkTrainingArguments, num_folds: int, seeds: list[int]
+) -> dict[str, object]:
+    """Score head and baselines out of fold; returns what the JSON file holds."""
+    rows, tokens, features = all_rows(settings, args)
+    scores: dict[str, NDArray[np.float64]] = {}
+    started = time.monotonic()
+    for fold, (train, dev, held_out) in enumerate(grouped_folds(features, num_folds, args.seed)):
+        parts = {"train": train, "dev": dev, "held_out": held_out}
+        subsets = {name: features.subset(part) for name, part in parts.items()}
+        scored = score_baselines(subsets["train"], subsets["dev"], {"held_out": subsets["held_out"]}, seed=args.seed)
+        found = {name: by_split["held_out"] for name, by_split in scored.items()}
+        for seed in seeds:
+            seeded = dataclasses.replace(args, seed=seed)
+            found[f"head_seed_{seed}"] = head_probabilities(settings, seeded, rows, tokens, parts)
+        for name, probabilities in found.items():
+            scores.setdefault(name, np.zeros(len(features)))[held_out] = probabilities
+        print(f"fold {fold + 1} of {num_folds} after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return _summary(features, scores, [f"head_seed_{seed}" for seed in seeds])
+
+
+def _summary(features: Features, scores: dict[str, NDArray[np.float64]], heads: list[str]) -> dict[str, object]:
+    metrics = {
+        name: metrics_with_intervals(features.labels, values, groups=features.groups)
+        for name, values in scores.items()
+    }
+    baselines = [name for name in scores if name not in heads and name != "majority"]
+    differences = {
+        head: {
+            name: dataclasses.asdict(
+                paired_difference(features.labels, scores[head], scores[name], groups=features.groups)
+            )
+            for name in baselines
+        }
+        for head in heads
+    }
+    best = max(baselines, key=lambda name: metrics[name]["mcc"]["value"])
+    against_best = [differences[head][best] for head in heads]
+    return {
+        "rows": len(features),
+        "positives": int(features.labels.sum()),
+        "groups": len(np.unique(features.groups)),
+        "metrics": metrics,
+        "differences": differences,
+        "best_baseline": best,
+        "head_mean_mcc": float(np.mean([metrics[head]["mcc"]["value"] for head in heads])),
+        "head_minus_best": float(np.mean([pair["value"] for pair in against_best])),
+        "standard_error": float(np.mean([pair["standard_error"] for pair in against_best])),
+    }
+
+
+def main() -> None:
+    """Read the recipe and the number of folds and seeds, compare, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    own, recipe = parser.parse_known_args()
+    settings, args = parse_recipe(recipe, (PretrainArguments, RoadworkTrainingArguments))
+    result = compare(settings, args, own.folds, own.seeds)
+    path = Path(args.output_dir) / "head_against_baselines.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"command": sys.argv, **result}, indent=1))
+    for name, by_metric in result["metrics"].items():
+        mcc = by_metric["mcc"]
+        print(f"{name:18} MCC {mcc['value']:.3f} [{mcc['low'] or 0:.3f}, {mcc['high'] or 0:.3f}]")
+    print(
+        f"head - {result['best_baseline']}: {result['head_minus_best']:+.3f}, standard error "
+        f"{result['standard_error']:.3f}; {path}"
+    )
+
+
+if __name__ == "__main__":
+    main()
