@@ -211,6 +211,14 @@ def test_tokens_and_pixels_train_alike(recipe: ModuleType, command: Callable[...
     np.testing.assert_allclose(losses(tmp_path / "off"), losses(tmp_path / "tokens"), atol=5e-3)
 
 
+def test_one_view_trains_from_photos(recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path) -> None:
+    settings = {"view_layout": "single", "feature_cache": "off", "evidence_grid": 0, "max_steps": 1}
+    recipe.main(command("model_1_baseline.yaml", **settings, baselines="false", dataloader_num_workers=1))
+    result = result_of(tmp_path / "run")
+    assert result["metrics"]["dev"]["mcc"]["value"] is not None
+    assert not any(key.startswith("eval_view") for line in result["details"]["log"] for key in line)
+
+
 def test_dry_run_writes_a_report_only(
     recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

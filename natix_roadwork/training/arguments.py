@@ -48,6 +48,9 @@ class RoadworkTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "Inputs that are targets."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "False: every trainable weight has a gradient in every step."}
+    )
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "A resumed run continues the patience counter."}
     )
