@@ -189,8 +189,17 @@ def _drawn(
     if num_workers <= 0:
         yield from map(draw, plans)
         return
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=_worker_context()) as pool:
         yield from pool.map(draw, plans, chunksize=4)
+
+
+def _worker_context() -> multiprocessing.context.BaseContext:
+    """Start workers from one clean server process that imports this module once, where the system has it."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _draw_row(plan: ScenePlan, settings: SceneSettings) -> tuple[dict[str, object], bytes]:
