@@ -38,8 +38,8 @@ class RoadworkConfig(PreTrainedConfig):
         image_mean: Per-channel mean of [0, 1] pixels, the same as the image processor's.
         image_std: Per-channel deviation of [0, 1] pixels, the same as the image processor's.
         hidden_size: Width H after the projection; a multiple of 4 and of `num_attention_heads`.
-        evidence_size: Hidden width of the scorer that weighs a view's tokens.
-        num_evidence_queries: Learned queries of the evidence pooling; each pools one slice of D.
+        evidence_size: Hidden width E of the evidence pooling; even, and a multiple of `num_evidence_queries`.
+        num_evidence_queries: Learned queries of the evidence pooling; each pools one slice of E.
         num_attention_layers: Layers of gated attention over the kept views.
         num_attention_heads: Heads of each attention layer.
         attention_gate: One gate a head, one a channel, or none.
@@ -135,7 +135,8 @@ class RoadworkConfig(PreTrainedConfig):
         heads = self.num_attention_heads
         self._require(self.hidden_size % heads == 0, "hidden_size", f"a multiple of num_attention_heads={heads}")
         queries = self.num_evidence_queries
-        self._require(self.feature_dim % queries == 0, "feature_dim", f"a multiple of num_evidence_queries={queries}")
+        whole = self.evidence_size % 2 == 0 and self.evidence_size % queries == 0
+        self._require(whole, "evidence_size", f"even, and a multiple of num_evidence_queries={queries}")
         patch = getattr(self.backbone_config, "patch_size", None)
         if isinstance(patch, int):  # timm keeps it in the model, where `backbone.check_view_size` looks
             self._require(

@@ -5,6 +5,7 @@ before they are summed. The vectors go to view pruning.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -75,16 +76,22 @@ class FeatureStandardizer(nn.Module):
 
 
 class EvidencePooling(nn.Module):
-    """Pools `(B, V, T, D)` tokens into `(B, V, D)`; with one token a view it is the identity.
+    """Pools `(B, V, T, D)` tokens into `(B, V, D)`.
 
-    Each of Q queries scores all tokens through a small MLP and pools its own slice of D/Q channels by a softmax over
-    the tokens.
+    Each token goes through one hidden layer, where a unit can become a detector of one kind of evidence; Q learned
+    queries weigh the tokens by gated attention (Ilse et al., https://arxiv.org/abs/1802.04712), each for its own slice
+    of the hidden units, and the weighted sum returns to D. Pooling the raw tokens instead loses to an attention pool
+    over the same tokens: the evidence of one small token drowns before the first non-linearity.
     """
 
     def __init__(self, feature_dim: int, hidden_size: int, num_queries: int) -> None:
         super().__init__()
+        self.num_queries = num_queries
         self.hidden = nn.Linear(feature_dim, hidden_size)
-        self.scores = nn.Linear(hidden_size, num_queries, bias=False)  # a softmax follows: it would cancel
+        self.content = nn.Linear(hidden_size, hidden_size // 2)
+        self.gate = nn.Linear(hidden_size, hidden_size // 2)
+        self.scores = nn.Linear(hidden_size // 2, num_queries, bias=False)  # a softmax follows: it would cancel
+        self.output = nn.Linear(hidden_size, feature_dim)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Pools tokens.
@@ -92,8 +99,9 @@ class EvidencePooling(nn.Module):
         Returns:
             The vectors `(B, V, D)` and the token weights `(B, V, T)` averaged over the queries, summing to 1.
         """
-        scores = self.scores(torch.tanh(self.hidden(tokens)))  # (B, V, T, Q)
-        weights = scores.float().softmax(dim=2).to(tokens.dtype)
-        slices = tokens.unflatten(-1, (weights.shape[-1], -1))  # (B, V, T, Q, D/Q)
+        hidden = F.gelu(self.hidden(tokens))  # (B, V, T, E)
+        scores = self.scores(torch.tanh(self.content(hidden)) * torch.sigmoid(self.gate(hidden)))
+        weights = scores.float().softmax(dim=2).to(hidden.dtype)  # (B, V, T, Q)
+        slices = hidden.unflatten(-1, (self.num_queries, -1))  # (B, V, T, Q, E / Q)
         pooled = (weights.unsqueeze(-1) * slices).sum(dim=2).flatten(-2)
-        return pooled, weights.mean(dim=-1)
+        return self.output(pooled), weights.mean(dim=-1)
