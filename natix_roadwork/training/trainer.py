@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 from transformers.utils import logging
 
@@ -21,6 +21,7 @@ from natix_roadwork.training.callbacks import (
     EMA_FILE,
     EMACallback,
     PatienceCallback,
+    ShortProgressCallback,
     ViewSelection,
     copy_into,
     warn_of_collapse,
@@ -90,6 +91,8 @@ class RoadworkTrainer(Trainer):
             )
         if self.args.ema_decay and self.is_fsdp_enabled:
             raise ValueError(f"ema_decay={self.args.ema_decay} needs whole weights; with FSDP set ema_decay to 0")
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ShortProgressCallback)
         self.ema = EMACallback(self.args.ema_decay) if self.args.ema_decay else None
         if self.ema is not None:
             self.add_callback(self.ema)
