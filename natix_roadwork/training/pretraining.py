@@ -124,16 +124,13 @@ def _record(
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
-    trainable, total = (
-        sum(weight.numel() for weight in inputs.model.parameters() if weight.requires_grad or not only_trainable)
-        for only_trainable in (True, False)
-    )
+    weights = list(inputs.model.parameters())
     recorder.details = {
         "best_step": trainer.state.best_global_step,
         "best_dev_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,
-        "trainable_parameters": trainable,
-        "parameters": total,
+        "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
+        "parameters": sum(weight.numel() for weight in weights),
         "train": train_metrics,
         "log": trainer.state.log_history,
     }

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from natix_roadwork import RoadworkConfig
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.pretrain_inputs import MODEL_FIELDS
 from natix_roadwork.training.yaml_args import RecipeError, parse_recipe
 
 
@@ -33,6 +35,12 @@ def test_defaults_are_those_of_the_sound_form(recipe: Path) -> None:
     assert args.metric_for_best_model == "mcc" and args.greater_is_better and args.load_best_model_at_end
     assert args.early_stopping_patience == 5 and args.get_warmup_steps(1000) == 50
     assert not args.remove_unused_columns and args.label_names == ["labels"] and args.report_to == []
+
+
+def test_defaults_of_the_model_are_those_of_its_config(recipe: Path) -> None:
+    settings, config = parse(recipe)[0], RoadworkConfig()
+    for name in set(MODEL_FIELDS) - {"loss_weights"}:
+        assert getattr(settings, name) == getattr(config, name), name
 
 
 def test_cpu_has_no_bfloat16_and_no_pinned_memory_unless_asked(recipe: Path) -> None:
