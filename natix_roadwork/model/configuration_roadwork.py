@@ -75,7 +75,7 @@ class RoadworkConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = IMAGENET_STD
     hidden_size: int = 512
     evidence_size: int = 128
-    num_evidence_queries: int = 4
+    num_evidence_queries: int = 1
     num_attention_layers: int = 4
     num_attention_heads: int = 8
     attention_gate: str = "headwise"
