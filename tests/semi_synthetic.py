@@ -2,8 +2,11 @@
 
 Positives carry one piece of roadwork evidence, negatives an ordinary object or a cut-out of another photo, pasted by the
 same code (edge blur, brightness match, noise, JPEG): the paste marks say nothing about the label.
+
+    python -m tests.semi_synthetic FOLDER_OF_STREET_PHOTOS runs/semi_synthetic --num_rows 600
 """
 
+import argparse
 import io
 import json
 import shutil
@@ -122,3 +125,12 @@ def _paste(
 def _read(path: Path) -> np.ndarray:
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         return np.asarray(image.convert("RGB"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("street_photos_folder")
+    parser.add_argument("out_folder")
+    parser.add_argument("--num_rows", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    write_semi_synthetic(**vars(parser.parse_args()))
