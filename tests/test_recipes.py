@@ -234,7 +234,7 @@ def test_two_processes_train_as_one(
     one = command("model_1_baseline.yaml", **common, per_device_train_batch_size=4, output_dir=tmp_path / "one")
     two = command("model_1_baseline.yaml", **common, per_device_train_batch_size=2, output_dir=tmp_path / "two")
     recipe.main(one)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launch, "recipes/pretrain.py", *two], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
