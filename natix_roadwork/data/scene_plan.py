@@ -126,15 +126,15 @@ def plan_place(seed: int, number: int, has_evidence: bool, draw_evidence: bool =
 
 def _ordinary_things(rng: np.random.Generator, half: float, environment: str) -> list[Thing]:
     things = []
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(1, 4))):
         kind = SIDEWALK_KINDS[int(rng.integers(len(SIDEWALK_KINDS)))]
         if environment in ("Highway", "Rural") and rng.random() < 0.7:
             kind = "street_sign"
         height = DISTRACTOR_HEIGHTS[kind]
         z = _depth(rng, height, 45, 150)
         x = _beside(rng, half, z, 0.5, 2.6)
-        things.append(Thing(kind, x, z, height, int(rng.integers(2**31)), orange=bool(rng.random() < 0.35)))
-    for _ in range(int(rng.integers(0, 4))):
+        things.append(Thing(kind, x, z, height, int(rng.integers(2**31)), orange=bool(rng.random() < 0.25)))
+    for _ in range(int(rng.integers(0, 3))):
         kind = ("car_rear", "van_rear", "car_rear")[int(rng.integers(3))]
         lane = 1.75 + 3.5 * float(rng.integers(max(int(half // 3.5), 1)))
         z = float(np.exp(rng.uniform(np.log(11), np.log(60))))
@@ -143,7 +143,7 @@ def _ordinary_things(rng: np.random.Generator, half: float, environment: str) ->
         things.append(_car(rng, kind, -lane if oncoming else lane, z))
     if environment not in ("Highway", "Rural"):
         for side in (-1, 1):
-            start, count = float(rng.uniform(6, 14)), int(rng.integers(0, 5))
+            start, count = float(rng.uniform(6, 14)), int(rng.integers(0, 4))
             for index in range(count):
                 kind = ("car_rear", "car_rear", "van_rear")[int(rng.integers(3))]
                 things.append(_car(rng, kind, side * (half - 0.3), start + index * float(rng.uniform(6.0, 8.5))))
@@ -204,21 +204,21 @@ def _sight(thing: Thing) -> tuple[float, float]:
 def _evidence(rng: np.random.Generator, half: float) -> list[Thing]:
     """Roadwork of one of three sizes: a single object, a few, or a work zone behind a taper of cones."""
     draw = rng.random()
-    if draw < 0.4:
-        return [_piece(rng, half, smallest=52, largest=130)]
-    if draw < 0.75:
-        return [_piece(rng, half, smallest=42, largest=150) for _ in range(int(rng.integers(2, 5)))]
+    if draw < 0.25:
+        return [_piece(rng, half, smallest=105, largest=220)]
+    if draw < 0.6:
+        return [_piece(rng, half, smallest=80, largest=220) for _ in range(int(rng.integers(2, 6)))]
     side = float(rng.choice([-1.0, 1.0]))
-    start, end = float(rng.uniform(9, 13)), float(rng.uniform(20, 34))
+    start, end = float(rng.uniform(6.5, 9)), float(rng.uniform(16, 28))
     device = "cone" if rng.random() < 0.7 else "barrier"
     variant = 3 if device == "barrier" else int(rng.random() < 0.2)
     look, things = int(rng.integers(2**31)), []
-    for share in np.linspace(0, 1, int(rng.integers(4, 9))):
-        x = side * (half - 0.3 - float(share) * float(rng.uniform(1.6, 2.0)))
+    for share in np.linspace(0, 1, int(rng.integers(5, 10))):
         z = start + float(share) * (end - start)
+        x = _inside(side * (half - 0.3 - float(share) * float(rng.uniform(1.6, 2.0))), z, 0.42)
         things.append(Thing(device, x, z, HEIGHTS[device][variant], look, variant))
-    for _ in range(int(rng.integers(1, 4))):
-        things.append(_piece(rng, half, smallest=60, largest=190, side=side))
+    for _ in range(int(rng.integers(2, 5))):
+        things.append(_piece(rng, half, smallest=90, largest=240, side=side))
     return things
 
 
@@ -227,7 +227,7 @@ def _piece(rng: np.random.Generator, half: float, smallest: float, largest: floa
     variant = int(rng.choice(len(HEIGHTS[kind]), p=DESIGN_SHARES[kind]))
     height = HEIGHTS[kind][variant] * float(rng.uniform(0.93, 1.07))
     factor = 1.5 if kind in ("vehicle", "equipment") else 1.0
-    z = float(np.clip(_depth(rng, height, smallest * factor, largest * factor), 7.0, 60.0))
+    z = float(np.clip(_depth(rng, height, smallest * factor, largest * factor), 6.5, 60.0))
     outward = float(rng.uniform(-1.6, 2.2))
     x = (side if side is not None else float(rng.choice([-1.0, 1.0]))) * (half + outward)
     x = _inside(x, z, 0.4)

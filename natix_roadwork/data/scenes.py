@@ -38,11 +38,12 @@ from natix_roadwork.data.scene_table import (
 from natix_roadwork.data.scene_weather import conditions, expose
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ROWS_PER_SHARD = 100
 JPEG_QUALITY = 88
 METRES_PER_FRAME = 3.7
 SETTINGS_FILE = "scenes.json"
+SHEET_EVIDENCE_SHARE = 0.004
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _draw_row(plan: ScenePlan, settings: SceneSettings) -> tuple[dict[str, objec
 def write_contact_sheet(
     path: str | Path, settings: SceneSettings | None = None, columns: int = 4, rows: int = 3, tile_width: int = 400
 ) -> Path:
-    """Write one JPEG with a grid of scenes, alternately with and without roadwork, for a README.
+    """Write one JPEG with a grid of scenes, alternately with roadwork that is easy to see and without, for a README.
 
     `python -c "from natix_roadwork.data.scenes import write_contact_sheet as w; w('.github/images/scenes.jpg')"`
 
@@ -227,16 +228,23 @@ def write_contact_sheet(
     """
     settings = settings or SceneSettings(num_rows=200, test_share=0.0, positive_share=0.5, max_frames=1)
     plans = [plan for plan in plan_rows(settings) if photo_shape(plan, settings) == (16, 9)]
-    halves = [[plan for plan in plans if plan.label == label] for label in (1, 0)]
+    with_roadwork = (
+        scene for scene in _scenes_of(plans, 1, settings) if (scene.mask > 0).mean() > SHEET_EVIDENCE_SHARE
+    )
+    halves = (with_roadwork, _scenes_of(plans, 0, settings))
     tile_height = tile_width * 9 // 16
     sheet = Image.new("RGB", (columns * (tile_width + 4) - 4, rows * (tile_height + 4) - 4), "white")
     for index in range(columns * rows):
-        scene = draw_plan(halves[index % 2][index // 2], settings)
+        scene = next(halves[index % 2])
         tile = Image.fromarray(scene.photo).resize((tile_width, tile_height), Image.Resampling.LANCZOS)
         sheet.paste(tile, (index % columns * (tile_width + 4), index // columns * (tile_height + 4)))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "JPEG", quality=82)
     return Path(path)
+
+
+def _scenes_of(plans: list[ScenePlan], label: int, settings: SceneSettings) -> Iterator[Scene]:
+    return (draw_plan(plan, settings) for plan in plans if plan.label == label)
 
 
 __all__ = [

@@ -254,7 +254,7 @@ def test_impossible_settings_are_named(change: dict[str, float]) -> None:
 
 def test_contact_sheet_is_a_small_jpeg(tmp_path: Path) -> None:
     path = write_contact_sheet(
-        tmp_path / "sheet.jpg", SceneSettings(num_rows=40, width=320, positive_share=0.5), 2, 1, 200
+        tmp_path / "sheet.jpg", SceneSettings(num_rows=60, width=320, positive_share=0.5), 2, 1, 200
     )
     with Image.open(path) as sheet:
         assert sheet.format == "JPEG" and sheet.size == (404, 112)
