@@ -52,6 +52,7 @@ class LoadedRows:
         dataset_name: The name that was loaded.
         fingerprint: Hash over the ids, labels, groups, splits and photo sizes of all rows; equal on every machine.
         lockbox: Whether `test` is a lockbox, which recipes never score.
+        commit: The commit of a Hub data set; None for local files.
     """
 
     splits: dict[str, Dataset]
@@ -60,6 +61,7 @@ class LoadedRows:
     dataset_name: str
     fingerprint: str
     lockbox: bool
+    commit: str | None
 
 
 @dataclass
@@ -127,7 +129,7 @@ def load_rows(
             require_both_classes(dataset["label"][:], split)
     logger.log(logging.WARNING if report.problems else logging.INFO, report.summary())
     lockbox = source.kind != "imagefolder" and "test" in splits
-    return LoadedRows(splits, report, source.kind, dataset_name, _fingerprint(parts, rows), lockbox)
+    return LoadedRows(splits, report, source.kind, dataset_name, _fingerprint(parts, rows), lockbox, source.commit)
 
 
 def _read_parquet(source: Source, split: str, report: RowReport, settings: dict, cache_dir: str | None) -> _Part:

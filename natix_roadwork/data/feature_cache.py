@@ -80,7 +80,7 @@ def extract_features(
     Args:
         dataset: Rows of `data.dataset.load_rows`.
         model: Gives the tokens; it runs on the device it is on.
-        processor: Cuts the views.
+        processor: Cuts the views; its `max_megapixels` limits the photos.
         folder: Where the Arrow file is kept; None = a folder of the datasets cache.
         precision: `float32`, or `bfloat16` to run the backbone under autocast.
         description: Text of the progress bar.

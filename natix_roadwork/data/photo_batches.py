@@ -19,19 +19,18 @@ def photo_source(image: Mapping[str, Any]) -> bytes | str:
 
 
 def photo_transform(
-    processor: RoadworkImageProcessor, *, max_megapixels: float = 80.0
+    processor: RoadworkImageProcessor,
 ) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, list[torch.Tensor]]]:
     """Make the function for `dataset.with_transform`: it decodes each photo and cuts its views when a row is read.
 
     Args:
-        processor: Cuts the views.
-        max_megapixels: Largest accepted photo in millions of pixels.
+        processor: Cuts the views; its `max_megapixels` is the largest accepted photo in millions of pixels.
 
     Returns:
         A picklable function from a batch of rows to lists of `pixel_values` `(V, 3, S, S)`, `view_mask` `(V,)` and
         `labels` `()`. It raises `ValueError` with the row id for a photo that cannot be decoded.
     """
-    return partial(_transform_rows, processor=processor, max_megapixels=max_megapixels)
+    return partial(_transform_rows, processor=processor)
 
 
 def collate_rows(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -44,16 +43,16 @@ def collate_rows(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.
 
 
 def _transform_rows(
-    rows: Mapping[str, Sequence[Any]], *, processor: RoadworkImageProcessor, max_megapixels: float
+    rows: Mapping[str, Sequence[Any]], *, processor: RoadworkImageProcessor
 ) -> dict[str, list[torch.Tensor]]:
     outputs: dict[str, list[torch.Tensor]] = {"pixel_values": [], "view_mask": [], "labels": []}
     for row_id, image, label in zip(rows["row_id"], rows["image"], rows["label"], strict=True):
         try:
-            photo = load_photo(photo_source(image), max_megapixels=max_megapixels)
+            photo = load_photo(photo_source(image), max_megapixels=processor.max_megapixels)
         except ValueError as error:
             raise ValueError(
-                f"row {row_id!r}: the photo cannot be decoded ({error}); load the rows with verify_images=True to "
-                "find and drop such photos beforehand"
+                f"row {row_id!r}: the photo cannot be decoded ({error}); --verify_images true of a recipe, or "
+                "load_rows(..., verify_images=True), finds and drops such photos beforehand"
             ) from error
         views = processor(images=photo, return_tensors="pt")
         outputs["pixel_values"].append(views["pixel_values"][0])

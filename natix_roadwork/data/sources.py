@@ -31,12 +31,14 @@ class Source:
         layout: How the files are laid out; a Hub data set has one of the two as well.
         files: For each split, its parquet shards in order, or its one imagefolder.
         shards: For each parquet shard, the name its row ids start with.
+        commit: The commit of a Hub data set; None for local files.
     """
 
     kind: Literal["hub", "parquet", "imagefolder"]
     layout: Literal["parquet", "imagefolder"]
     files: dict[str, list[Path]]
     shards: dict[Path, str]
+    commit: str | None = None
 
 
 def find_source(dataset_name: str, revision: str | None = None) -> Source:
@@ -80,7 +82,8 @@ def _hub_source(repo_id: str, revision: str | None, path: Path) -> Source:
             f"fetched ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'})"
         ) from error
     source = _folder_source(Path(folder), repo_id)
-    return Source("hub", source.layout, source.files, source.shards)
+    commit = Path(folder).name  # the cache names a snapshot by its commit
+    return Source("hub", source.layout, source.files, source.shards, commit)
 
 
 def _folder_source(folder: Path, dataset_name: str) -> Source:

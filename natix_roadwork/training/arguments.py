@@ -29,7 +29,7 @@ class RoadworkTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/pretrain", metadata={"help": "Folder of checkpoints, model and result."})
     learning_rate: float = field(default=3e-4, metadata={"help": "Peak learning rate of AdamW."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Not for norms, biases, embeddings, gates, queries."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Of matrices; not of norms, biases, embeddings."})
     num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the train rows."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Photos a process and forward pass."})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Photos a process and evaluation pass."})
@@ -87,8 +87,11 @@ class PretrainArguments:
     Attributes:
         dataset_name: Hub id, folder of parquet shards in NATIX's columns, or imagefolder.
         backbone_id: Hub id, folder, or `embedded:efficientnet-lite0`.
-        existing_run: What happens to checkpoints in `output_dir`: `refuse` = an error, `resume` = continue from the
-            last complete one, `overwrite` = delete them.
+        dataset_revision: Branch, tag or commit of a Hub data set; the commit read is noted in `result.json`.
+        squares: The two squares of `photo12`, each of `center`, `left`, `right`.
+        verify_images: Decode every photo once, so that damaged ones are dropped instead of ending the run.
+        existing_run: What happens to an earlier run in `output_dir`, its checkpoints and `result.json`: `refuse` = an
+            error, `resume` = continue from the last complete checkpoint, `overwrite` = delete them.
         feature_cache: `off` = the backbone runs in every step; `map` = its tokens are computed once into the datasets
             cache; any other value = into this folder.
         focal_alpha: `auto` = from the train labels, so that both classes weigh the same; or two numbers.
@@ -97,6 +100,7 @@ class PretrainArguments:
     """
 
     dataset_name: str = field(metadata={"help": "Hub id, folder of parquet shards, or imagefolder."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub data set."})
     # Model
     backbone_id: str = field(
         default="timm/vit_huge_plus_patch16_dinov3.lvd1689m",
@@ -126,13 +130,20 @@ class PretrainArguments:
     metadata_fields: list[str] = field(default_factory=list, metadata={"help": "Metadata the model reads."})
     # Data
     view_layout: Literal["photo12", "single"] = field(default="photo12", metadata={"help": "Views of a photo."})
+    squares: list[str] = field(
+        default_factory=lambda: ["center", "right"], metadata={"help": "Two of center, left, right."}
+    )
+    global_fit: Literal["squash", "letterbox"] = field(
+        default="squash", metadata={"help": "How the whole photo becomes a square."}
+    )
     view_size: int = field(default=512, metadata={"help": "Side of a view in pixels."})
     dev_share: float = field(default=0.15, metadata={"help": "Share of the train rows held out as dev."})
     max_megapixels: float = field(default=80.0, metadata={"help": "Larger photos are refused from their header."})
+    verify_images: bool = field(default=False, metadata={"help": "Decode every photo once and drop damaged ones."})
     feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(
-        default="refuse", metadata={"help": "What happens to an earlier run's checkpoints in output_dir."}
+        default="refuse", metadata={"help": "What happens to an earlier run in output_dir."}
     )
     score_test: bool = field(default=True, metadata={"help": "Score an imagefolder's own test; never a lockbox."})
     baselines: bool = field(default=True, metadata={"help": "Score the baselines on the same tokens."})

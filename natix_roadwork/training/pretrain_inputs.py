@@ -18,6 +18,7 @@ from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows, extract_features
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.embedded import embedded_backbone, is_embedded
+from natix_roadwork.model.checkpoint import check_image_processor
 from natix_roadwork.model.configuration_roadwork import IMAGENET_MEAN, IMAGENET_STD
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
@@ -33,6 +34,8 @@ MODEL_FIELDS = (
     *("attention_gate", "feed_forward", "view_positions", "dropout", "loss_weights", "focal_gamma", "label_smoothing"),
     *("metadata_fields", "view_size", "evidence_size", "num_evidence_queries"),
 )
+# Settings of `RoadworkImageProcessor` under the same name.
+VIEW_FIELDS = ("view_layout", "squares", "global_fit", "view_size", "max_megapixels")
 STANDARDIZER_ROWS = 2048
 
 
@@ -75,6 +78,13 @@ def prepare_inputs(
             seed=args.seed,
             dev_share=settings.dev_share,
             max_megapixels=settings.max_megapixels,
+            verify_images=settings.verify_images,
+            revision=settings.dataset_revision,
+        )
+    if "train" not in rows.splits:
+        raise ValueError(
+            f"dataset_name={settings.dataset_name!r} has no train rows to learn from, only the splits "
+            f"{list(rows.splits)}; name the whole data set, or name its train files train-*.parquet or train/"
         )
     splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
     model, processor = build_model(settings, splits["train"]["label"][:])
@@ -86,11 +96,11 @@ def prepare_inputs(
     if cached or settings.baselines:
         folder = folder or (settings.feature_cache if settings.feature_cache not in ("off", "map") else None)
         tokens = compute_tokens(splits, model, processor, args, folder)
-    fit_standardizer(model, processor, splits["train"], tokens.get("train"), args)
+    fit_standardizer(model, processor, splits["train"], tokens.get("train"), args, folder)
     if cached:
         inputs = {name: split.for_training() for name, split in tokens.items()}
     else:
-        transform = photo_transform(_unnormalised(processor), max_megapixels=settings.max_megapixels)
+        transform = photo_transform(_unnormalised(processor))
         inputs = {name: split.with_transform(transform) for name, split in splits.items()}
     return PretrainInputs(rows, model, processor, inputs, tokens)
 
@@ -116,23 +126,19 @@ def build_model(
     if is_embedded(backbone_id):
         backbone_id = str(embedded_backbone(backbone_id))
     alpha = balanced_alpha(train_labels) if settings.focal_alpha == "auto" else settings.focal_alpha
-    num_views = RoadworkImageProcessor(view_layout=settings.view_layout).num_views
+    views = {name: getattr(settings, name) for name in VIEW_FIELDS}
     model = RoadworkForImageClassification.from_backbone(
         backbone_id,
         revision=settings.backbone_revision,
-        num_views=num_views,
+        num_views=RoadworkImageProcessor(**views).num_views,
         focal_alpha=alpha,
         **{name: getattr(settings, name) for name in MODEL_FIELDS},
     )
-    mean, std = image_statistics(backbone_id, model.config.backbone_config)
-    model.config.image_mean, model.config.image_std = mean, std
-    processor = RoadworkImageProcessor(
-        view_size=settings.view_size,
-        view_layout=settings.view_layout,
-        image_mean=mean,
-        image_std=std,
-        max_megapixels=settings.max_megapixels,
-    )
+    config = model.config
+    mean, std = image_statistics(backbone_id, config.backbone_config, config.backbone_revision)
+    config.image_mean, config.image_std = mean, std
+    processor = RoadworkImageProcessor(image_mean=mean, image_std=std, **views)
+    check_image_processor(config, processor.settings())
     return model, processor
 
 
@@ -148,16 +154,23 @@ def balanced_alpha(labels: list[int]) -> list[float]:
     return [len(labels) / (2 * counts[label]) for label in (0, 1)]
 
 
-def image_statistics(backbone_id: str, config: PreTrainedConfig) -> tuple[list[float], list[float]]:
+def image_statistics(
+    backbone_id: str, config: PreTrainedConfig, revision: str | None = None
+) -> tuple[list[float], list[float]]:
     """Find the per-channel mean and deviation the backbone was trained with, on pixels in [0, 1].
 
     They come from timm's own settings or from the backbone's `preprocessor_config.json`; ImageNet's where neither is.
+
+    Args:
+        backbone_id: Hub id or folder.
+        config: The backbone's config.
+        revision: Branch, tag or commit on the Hub.
     """
     settings: dict[str, Any] = getattr(config, "pretrained_cfg", None) or {}
     if settings.get("mean") and settings.get("std"):
         return list(settings["mean"]), list(settings["std"])
     try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(backbone_id)
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(backbone_id, revision=revision)
     except OSError:
         logger.warning(f"{backbone_id} says no image mean and deviation; ImageNet's are used.")
         settings = {}
@@ -188,12 +201,23 @@ def fit_standardizer(
     train: Dataset,
     tokens: TokenRows | None,
     args: RoadworkTrainingArguments,
+    folder: str | None,
 ) -> None:
-    """Fit the statistics that standardise frozen features on a seeded sample of at most 2,048 train rows."""
+    """Fit the statistics that standardise frozen features on a seeded sample of at most 2,048 train rows.
+
+    Args:
+        model: Its `standardizer` is fitted.
+        processor: Cuts the views.
+        train: Train rows with photos.
+        tokens: Their tokens; None = those of the sample are computed.
+        args: Seed, device and precision.
+        folder: Where computed tokens are kept; None = the datasets cache.
+    """
     size = min(STANDARDIZER_ROWS, len(train))
     sample = np.sort(np.random.default_rng(args.seed).permutation(len(train))[:size]).tolist()
     if tokens is None:
-        tokens, sample = compute_tokens({"train": train.select(sample)}, model, processor, args, None)["train"], None
+        chosen = {"train": train.select(sample)}
+        tokens, sample = compute_tokens(chosen, model, processor, args, folder)["train"], None
     view_features, view_mask = tokens.arrays(sample)
     model.standardizer.fit(torch.from_numpy(view_features), torch.from_numpy(view_mask))
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from transformers import set_seed
 from transformers.utils import logging
 
+from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.photo_batches import collate_rows
+from natix_roadwork.data.scenes import SETTINGS_FILE
 from natix_roadwork.metrics import metrics_with_intervals
-from natix_roadwork.runs import RunRecorder, RunResult
+from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
@@ -23,6 +25,8 @@ from natix_roadwork.training.trainer import RoadworkTrainer
 
 
 logger = logging.get_logger(__name__)
+
+FEW_ROWS = 30  # of a class in dev; a recall over fewer moves by more than .03 with every row
 
 
 def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> RunResult:
@@ -83,29 +87,31 @@ def result_table(result: RunResult, output_dir: str | Path) -> str:
         lines.append(f"{name:24}" + "".join(f"{_interval(metrics[split]['mcc']):>24}" for split in splits))
     lines += [
         f"model, processor, code   {output_dir}",
-        f"every figure            {Path(output_dir) / 'result.json'}",
+        f"every figure            {Path(output_dir) / RESULT_NAME}",
         f"{result.wall_seconds:.0f} s, {result.peak_memory_bytes / 2**30:.1f} GiB at most",
     ]
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
 
 
 def _prepare_output(settings: PretrainArguments, args: RoadworkTrainingArguments) -> bool:
-    """Settle what happens to an earlier run's checkpoints; returns whether to resume from them."""
+    """Settle what happens to an earlier run's files; returns whether to resume from its checkpoints."""
     with args.main_process_first(desc="looking for checkpoints"):
-        folders = checkpoint_folders(args.output_dir)
-        if not folders or args.resume_from_checkpoint:
+        result = Path(args.output_dir) / RESULT_NAME
+        found = checkpoint_folders(args.output_dir) + [result] * result.is_file()
+        if not found or args.resume_from_checkpoint:
             return False
         if settings.existing_run == "resume":
             if last_complete_checkpoint(args.output_dir) is not None:
                 return True
-            logger.warning(f"No checkpoint in {args.output_dir} is complete; the training starts anew.")
+            logger.warning(f"No checkpoint in {args.output_dir} is complete; the run starts anew.")
         elif settings.existing_run == "refuse":
             raise ValueError(
-                f"output_dir={args.output_dir!r} holds {folders[-1].name} of an earlier run: continue it with "
+                f"output_dir={args.output_dir!r} holds {found[-1].name} of an earlier run: continue it with "
                 "--existing_run resume, delete it with --existing_run overwrite, or choose another --output_dir"
             )
         for folder in remove_all(args.output_dir):
             logger.warning(f"Removed {folder} of an earlier run.")
+        result.unlink(missing_ok=True)
     return False
 
 
@@ -116,6 +122,7 @@ def _record(
     recorder.data = {
         "name": rows.dataset_name,
         "source": rows.source,
+        "commit": rows.commit,
         "fingerprint": rows.fingerprint,
         "counts": rows.report.as_dict(),
     }
@@ -124,8 +131,10 @@ def _record(
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
-    weights = list(inputs.model.parameters())
+    recorder.warnings += warnings_about(rows)
+    weights, config = list(inputs.model.parameters()), inputs.model.config.to_dict()
     recorder.details = {
+        "model": {name: value for name, value in config.items() if name != "backbone_config"},
         "best_step": trainer.state.best_global_step,
         "best_dev_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,
@@ -134,6 +143,19 @@ def _record(
         "train": train_metrics,
         "log": trainer.state.log_history,
     }
+
+
+def warnings_about(rows: LoadedRows) -> list[str]:
+    """Say what a reader of the scores on these rows must know."""
+    path = Path(rows.dataset_name)
+    found = []
+    if (path / SETTINGS_FILE).is_file() or (path.parent / SETTINGS_FILE).is_file():  # a folder, or its shards
+        found.append("the photos are drawn scenes, a stand-in; the scores are not roadwork accuracy")
+    counts = rows.report.kept["dev"]
+    if min(counts.values()) < FEW_ROWS:
+        held = " and ".join(f"{count} {name}" for name, count in counts.items())
+        found.append(f"dev holds {held} rows; below {FEW_ROWS} of a class its intervals are wide")
+    return found
 
 
 def _score_baselines(inputs: PretrainInputs, seed: int) -> dict[str, dict[str, dict]]:

@@ -1,4 +1,5 @@
 import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image as PILImage
 
 from natix_roadwork import RoadworkForImageClassification, RoadworkImageProcessor
 from natix_roadwork.data.feature_cache import TokenRows, extract_features, feature_key
+from natix_roadwork.model.photo import load_photo
 
 
 NUM_ROWS = 6
@@ -121,6 +123,28 @@ def test_head_does_not_decide_the_tokens(
         tiny_model.classifier.output.weight.add_(1)
     normalised = RoadworkImageProcessor(**processor.settings() | {"do_normalize": False})
     assert feature_key(rows, tiny_model, normalised, torch.float32) == before
+
+
+@pytest.mark.parametrize("limit", [0.01, 3.0, 120.0])
+def test_processor_has_the_only_limit_of_a_photo(
+    rows: Dataset,
+    tiny_model: RoadworkForImageClassification,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: float,
+) -> None:
+    limits = []
+
+    def load(source: bytes, max_megapixels: float) -> PILImage.Image:
+        limits.append(max_megapixels)
+        return load_photo(source, max_megapixels)
+
+    monkeypatch.setattr("natix_roadwork.data.photo_batches.load_photo", load)
+    processor = RoadworkImageProcessor(view_size=32, max_megapixels=limit)
+    expected = pytest.raises(ValueError, match=r"row 'row:0'.*0\.01") if limit < 0.0108 else nullcontext()
+    with expected:  # the photos have 120 x 90 pixels
+        extract_features(rows, tiny_model, processor, folder=tmp_path)
+    assert set(limits) == {limit}
 
 
 def test_damaged_photo_is_named(

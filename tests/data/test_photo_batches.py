@@ -56,7 +56,7 @@ def test_damage_met_in_training_names_the_row(
     options = {"cache_dir": str(tmp_path / "cache")}
     rows = [row for split in load_rows(str(folder), **options).splits.values() for row in split]
     damaged = next(row for row in rows if row["row_id"] == "train/3.jpg")
-    with pytest.raises(ValueError, match=r"row 'train/3\.jpg': the photo cannot be decoded .*verify_images=True"):
+    with pytest.raises(ValueError, match=r"row 'train/3\.jpg': the photo cannot be decoded .*--verify_images true"):
         photo_transform(processor)({name: [value] for name, value in damaged.items()})
     report = load_rows(str(folder), verify_images=True, **options).report
     assert [problem.row_id for problem in report.dropped] == ["train/3.jpg"]
