@@ -31,9 +31,6 @@ from natix_roadwork.training.checkpoints import last_complete_checkpoint, mark_c
 
 logger = logging.get_logger(__name__)
 
-# Weights that are read as vectors, not as matrices of a layer: decay would pull them to zero for nothing.
-NO_DECAY_WORDS = ("embedding", "position", "gate", "quer", "token")
-
 
 class EpochSampler(Sampler[int]):
     """A new order of the rows each epoch, the same on every process and after a resume.
@@ -123,6 +120,9 @@ class RoadworkTrainer(Trainer):
 
         With count n_rk of part k on process r and C_k = sum_r n_rk, process r returns R sum_k w_k part_rk n_rk / C_k
         over the sum of w_k of the terms with C_k > 0: the mean over the R processes is the loss of the global batch.
+
+        C_k counts the rows of one forward pass over all processes, not of a whole accumulated step, whose later passes
+        are not known yet: with accumulation the passes weigh alike, however many rows a term has in each.
         """
         outputs = model(**inputs)
         parts = torch.stack([outputs.loss_parts[name].float() for name in self._terms])
@@ -167,10 +167,10 @@ class RoadworkTrainer(Trainer):
         return self._sampler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Name the weights that decay: matrices of layers, not norms, biases, embeddings, gates or queries."""
-        vectors = {name for name, weight in model.named_parameters() if weight.ndim < 2}
-        names = super().get_decay_parameter_names(model)
-        return [name for name in names if name not in vectors and not any(word in name for word in NO_DECAY_WORDS)]
+        """Name the weights that decay: the matrices of all layers, gates too, not norms, biases and embeddings."""
+        kept = {name for name, weight in model.named_parameters() if weight.ndim < 2}
+        kept |= {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+        return [name for name in super().get_decay_parameter_names(model) if name not in kept]
 
     # Steps and checkpoints
 
