@@ -7,10 +7,11 @@ them by Hub id and hash, and fetch them when it is loaded.
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
+from torch import Tensor
 from transformers import BaseImageProcessor
 from transformers.utils import cached_file, extract_commit_hash
 
@@ -121,6 +122,8 @@ class FrozenBackboneCheckpoint:
     def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
         *args: Any,
         include_backbone: bool | None = None,
         **kwargs: Any,
@@ -129,6 +132,8 @@ class FrozenBackboneCheckpoint:
 
         Args:
             save_directory: Folder to write.
+            is_main_process: As for `PreTrainedModel.save_pretrained`.
+            state_dict: Tensors to save; None: those of the model.
             args: As for `PreTrainedModel.save_pretrained`.
             include_backbone: Whether the backbone's weights are written. None: unless `backbone_id` is a Hub id,
                 from which they can be fetched again.
@@ -136,15 +141,17 @@ class FrozenBackboneCheckpoint:
         """
         if include_backbone is None:
             include_backbone = not is_hub_id(self.config.backbone_id)
-        with self._published_config(include_backbone):
-            super().save_pretrained(save_directory, *args, **kwargs)
+        if state_dict is None:
+            state_dict = self.state_dict()
+        with self._published_config(include_backbone, state_dict):
+            super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
 
     def backbone_hash(self) -> str:
         """The hash that `backbone_sha256` must equal, see `backbone.hash_weights`."""
         return hash_weights(self.backbone)
 
     @contextmanager
-    def _published_config(self, include_backbone: bool) -> Iterator[None]:
+    def _published_config(self, include_backbone: bool, keys: Iterable[str]) -> Iterator[None]:
         """Gives the config, for the time of a save, what a stranger may read: no local path, the code's names."""
         config, kept = self.config, dict(self.config.__dict__)
         ignored = self._keys_to_ignore_on_save
@@ -154,7 +161,7 @@ class FrozenBackboneCheckpoint:
             config.backbone_sha256 = self.backbone_hash()
         if not is_hub_id(config.backbone_id):
             config.backbone_id = None
-        backbone_keys = set() if include_backbone else {key for key in self.state_dict() if _is_of_backbone(key)}
+        backbone_keys = set() if include_backbone else {key for key in keys if _is_of_backbone(key)}
         self._keys_to_ignore_on_save = set(ignored or ()) | backbone_keys
         try:
             yield

@@ -173,6 +173,16 @@ def test_checkpoint_has_no_backbone_and_no_pickled_arguments(build: Build) -> No
     torch.load(folder / "optimizer.pt", weights_only=True)
 
 
+def test_save_asks_the_model_for_no_second_state(
+    tiny_model: RoadworkForImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = weights(tiny_model)
+    monkeypatch.setattr(tiny_model, "state_dict", None)  # with sharded weights one process alone would wait for ever
+    tiny_model.save_pretrained(tmp_path, state_dict=dict(state), include_backbone=False)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == {name for name in state if not name.startswith("backbone.")}
+
+
 def test_best_model_is_restored_bit_for_bit(build: Build) -> None:
     trainer = build(save_total_limit=None)
     trainer.train()
