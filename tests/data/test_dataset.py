@@ -76,10 +76,13 @@ def test_seed_moves_the_dev_rows_and_the_fingerprint(natix_folder: Path, load: C
 def test_hub_data_set_equals_its_files(
     natix_folder: Path, tmp_path: Path, load: Callable[..., LoadedRows], fill_hub_cache: Callable[..., Path]
 ) -> None:
-    fill_hub_cache(tmp_path / "hub", "someone/roadwork", natix_folder)
+    snapshot = fill_hub_cache(tmp_path / "hub", "someone/roadwork", natix_folder)
     loaded = load("someone/roadwork")
     assert (loaded.source, loaded.lockbox) == ("hub", True)
-    assert loaded.fingerprint == load(natix_folder).fingerprint
+    local = load(natix_folder)
+    assert loaded.fingerprint == local.fingerprint
+    assert (loaded.commit, local.commit) == (snapshot.name, None)
+    assert load("someone/roadwork", revision=snapshot.name).commit == snapshot.name
 
 
 def test_bad_rows_are_dropped_and_named(

@@ -111,6 +111,7 @@ def test_hub_id_from_a_filled_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill_hub_cache: Callable[[Path, str, Path], Path]
 ) -> None:
     repository = _touch(tmp_path / "files", "data/train-0.parquet", "data/test-0.parquet")
-    fill_hub_cache(tmp_path / "hub", "someone/roadwork", repository)
+    snapshot = fill_hub_cache(tmp_path / "hub", "someone/roadwork", repository)
     source = find_source("someone/roadwork")
     assert (source.kind, source.layout, list(source.files)) == ("hub", "parquet", ["train", "test"])
+    assert source.commit == snapshot.name
