@@ -16,6 +16,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+# accelerate starts a CPU process with one thread unless told otherwise.
+THREADS = $${OMP_NUM_THREADS:-$$($(BIN)/python -c "import os; print(os.cpu_count() or 1)")}
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-slow style format checks bench clean
 
@@ -32,7 +34,8 @@ $(STAMP)-%: pyproject.toml | $(BIN)/python
 
 quickstart: $(STAMP)-quickstart  ## draw scenes, train on them, print the results (CPU, no Hub)
 	@set -e; start=$$(date +%s); export $(OFFLINE); \
-	$(BIN)/natix-roadwork scenes $(OUT)/scenes --num-rows $(SCENES) --width $(WIDTH) --seed $(SEED) --workers $(WORKERS); \
+	$(BIN)/natix-roadwork scenes $(OUT)/scenes --num-rows $(SCENES) --width $(WIDTH) --seed $(SEED) --positive-share 0.55 --test-share 0 --workers $(WORKERS); \
+	OMP_NUM_THREADS=$(THREADS) \
 	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/pretrain.py \
 	  --config recipes/pretrain/quickstart.yaml --dataset_name $(OUT)/scenes --output_dir $(OUT)/model --seed $(SEED) $(ARGS); \
 	echo "quickstart: $$(($$(date +%s) - start)) s after the install; user and system time of the shell, then of the commands:"; \
@@ -62,4 +65,4 @@ bench: $(STAMP)-test,quickstart  ## speed of the views, the backbone and the hea
 	$(OFFLINE) $(BIN)/python tests/benchmarks/speed.py $(ARGS)
 
 clean:  ## remove the environment, builds and tool caches; runs stay
-	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache

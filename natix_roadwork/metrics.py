@@ -1,7 +1,7 @@
 """Numbers that judge a roadwork classifier, with grouped bootstrap intervals.
 
-In come labels (0 None, 1 Roadwork), probabilities of roadwork and the groups of the rows; out come plain floats. Only
-numpy and scikit-learn are needed. The cut is the subnet's: above 0.5 is roadwork, exactly 0.5 is None.
+In come labels (0 None, 1 Roadwork), probabilities of roadwork and the groups of the rows; out come plain floats. This
+file imports only numpy and scikit-learn. The cut is the subnet's: above 0.5 is roadwork, exactly 0.5 is None.
 """
 
 from collections.abc import Iterator

@@ -84,7 +84,7 @@ def test_replay_reports_what_differs(
 
 
 @pytest.mark.parametrize("argv", [[], ["train"], ["scenes"], ["replay"]])
-def test_unknown_or_unfinished_commands_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_and_incomplete_commands_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(argv)
     assert stop.value.code == 2 and "usage: natix-roadwork" in capsys.readouterr().err

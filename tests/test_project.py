@@ -253,6 +253,16 @@ def test_published_numbers_come_from_result_files() -> None:
             assert shown and set(shown) <= known, f"{_name(guide)}: {sorted(set(shown) - known)} not in {file}"
 
 
+def test_intervals_are_found_in_the_result_of_a_comparison() -> None:
+    interval = {"value": 0.634, "low": 0.5, "high": 0.7}
+    difference = {"value": -0.02, "low": -0.1, "high": 0.06, "standard_error": 0.04}
+    content = {"command": ["a.py"], "rows": 5, "metrics": {"knn": {"mcc": interval, "auc": {**interval, "low": None}}}}
+    assert _intervals({**content, "differences": {"head_seed_0": {"knn": difference}}}) == {
+        "0.63 [0.50, 0.70]",
+        "-0.02 [-0.10, 0.06]",
+    }
+
+
 def _intervals(content: object) -> set[str]:
     """Every `{value, low, high}` of a result file as the documentation writes it."""
     if not isinstance(content, dict):

@@ -70,6 +70,9 @@ class SelfAttention(nn.Module):
         """Attends `(B, K, H)` over the views that `mask` `(B, K)` holds valid."""
         heads = self.qkv_proj(views).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = heads.unbind(0)  # each (B, heads, K, H / heads)
+        # Plain SDPA, no `sdpa_kernel` around it: its priorities are one setting for the whole process, which threads
+        # would change under each other; a masked call has no flash kernel to prefer; and entering it takes about as
+        # long as this call itself on a CPU.
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
         attended = attended.transpose(1, 2)  # (B, K, heads, H / heads)
         if self.gate_proj is not None:

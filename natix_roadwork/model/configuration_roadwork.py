@@ -51,6 +51,8 @@ class RoadworkConfig(PreTrainedConfig):
         focal_gamma: Focusing exponent of the focal term, >= 0.
         focal_alpha: Weight of each class in the focal term.
         label_smoothing: Share of the target spread over the classes, in [0, 1).
+        initializer_range: Deviation of the normal distribution that new embeddings start from; linear layers start
+            from Xavier's uniform one.
 
     Raises:
         ValueError: A field is out of its range; the message names the field and the value.

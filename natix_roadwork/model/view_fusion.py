@@ -14,7 +14,9 @@ class GatedViewFusion(nn.Module):
     """Cross-view attention, a refinement, then a gated mean over the views.
 
     The embedding is sum(v g) / sum(g) with one sigmoid gate g a view; the quotient is taken of logarithms, so that it
-    also holds where all gates are almost shut. The plan names this module GAFM; the
+    also holds where all gates are almost shut. The plan asks for a self-attention refinement after the cross-view
+    attention: over the same views both would be one operation twice, so the refinement here is a normed two-layer
+    block on each view with a residual, which does what the attention cannot. The plan names this module GAFM; the
     publication of that name fuses feature channels of one image (Diagnostics 2025, 15(11), 1361), this one fuses
     views, close to attention-based multiple-instance learning (https://arxiv.org/abs/1802.04712).
     """
