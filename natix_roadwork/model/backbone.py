@@ -62,6 +62,8 @@ def view_tokens(backbone: PreTrainedModel, views: Tensor, pooling: str, grid: in
         class_token, patch_map = None, features.permute(0, 3, 1, 2) if channels_last else features
     else:
         class_token, patch_map = _split_tokens(features, views.shape[-1], patch_size(backbone))
+        if not _has_class_token(backbone):
+            class_token = None
     patches = patch_map.flatten(2).transpose(1, 2)  # (N, h*w, D)
     pooled = []
     if class_token is not None and pooling != "mean":
@@ -75,8 +77,13 @@ def view_tokens(backbone: PreTrainedModel, views: Tensor, pooling: str, grid: in
     return tokens.contiguous()
 
 
+def _has_class_token(backbone: PreTrainedModel) -> bool:
+    """False for a timm model whose tokens before the patches are all registers; True where nothing says so."""
+    return getattr(getattr(backbone, "timm_model", None), "cls_token", ...) is not None
+
+
 def _split_tokens(sequence: Tensor, view_size: int, patch: int | None) -> tuple[Tensor | None, Tensor]:
-    """Splits `(N, L, D)` into the class token `(N, D)`, if there is one, and the patch grid `(N, D, h, h)`."""
+    """Splits `(N, L, D)` into the first token `(N, D)`, if one precedes the patches, and the patch grid `(N, D, h, h)`."""
     length = sequence.shape[1]
     side = view_size // patch if patch else 0
     if side == 0 or side * side > length:  # no patch size, or a pyramid: the grid is the largest square that fits

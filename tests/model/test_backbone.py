@@ -25,7 +25,10 @@ from natix_roadwork.model.backbone import check_view_size, freeze, hash_weights,
 VIT = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
 CONVNEXT = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 TIMM_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+TIMM_GAP = {**TIMM_VIT, "img_size": 64}
 TIMM_SWIN = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "img_size": 64, "window_size": 4}
+# Without a class token, whatever stands before the patches.
+NO_CLASS_TOKEN = ("swin", "timm_registers")
 # name: (backbone config, view size, width, tokens before the patches, patches a side)
 FAMILIES = {
     "dinov3_vit": (DINOv3ViTConfig(**VIT, patch_size=16, num_register_tokens=4), 64, 16, 5, 4),
@@ -37,6 +40,9 @@ FAMILIES = {
     "timm_vit": (TimmWrapperConfig(architecture="vit_huge_plus_patch16_dinov3", model_args=TIMM_VIT), 64, 32, 5, 4),
     "timm_vit_2x2": (
         TimmWrapperConfig(architecture="vit_huge_plus_patch16_dinov3", model_args=TIMM_VIT), 32, 32, 5, 2
+    ),
+    "timm_registers": (
+        TimmWrapperConfig(architecture="vit_medium_patch16_reg4_gap_256", model_args=TIMM_GAP), 64, 32, 4, 4
     ),
     "timm_cnn": (TimmWrapperConfig(architecture="tf_efficientnet_lite0", num_features=1280), 64, 1280, None, 2),
     "timm_swin": (
@@ -59,7 +65,7 @@ def family(request: pytest.FixtureRequest) -> SimpleNamespace:
         class_token = None
     else:
         patches = output[:, prefix:].unflatten(1, (side, side))
-        class_token = output[:, 0] if prefix else None
+        class_token = None if request.param in NO_CLASS_TOKEN else output[:, 0]
     return SimpleNamespace(
         backbone=backbone, config=config, views=views, width=width, side=side, patches=patches, class_token=class_token
     )
@@ -144,6 +150,19 @@ def test_register_tokens_are_in_no_token() -> None:
 
     backbone.register_forward_hook(spoil_registers)
     assert torch.equal(view_tokens(backbone, views, "cls_mean", 2), before)
+
+
+def test_registers_without_a_class_token_leave_the_mean() -> None:
+    config, view_size, width, num_registers, _ = FAMILIES["timm_registers"]
+    backbone = freeze(AutoModel.from_config(config))
+    assert backbone.timm_model.cls_token is None and backbone.timm_model.num_prefix_tokens == num_registers
+    views = torch.randn(1, 3, view_size, view_size)
+    tokens = view_tokens(backbone, views, "cls_mean", 0)
+    assert tokens.shape == (1, 1, width)
+    assert torch.equal(tokens, view_tokens(backbone, views, "cls", 0))
+    with torch.no_grad():
+        sequence = backbone(pixel_values=views).last_hidden_state
+    torch.testing.assert_close(tokens[:, 0], sequence[:, num_registers:].mean(dim=1))
 
 
 def test_frozen_backbone_wants_no_gradient_and_is_in_evaluation_mode(family: SimpleNamespace) -> None:
