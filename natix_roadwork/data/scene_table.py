@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from natix_roadwork.data.natix_columns import NATIX_COLUMNS
 from natix_roadwork.data.scene_plan import Place, plan_place
 
 
@@ -82,7 +83,7 @@ class SceneSettings:
     width: int = 1600
     positive_share: float = 0.8
     test_positive_share: float = 0.9
-    max_frames: int = 3
+    max_frames: int = 2
     duplicate_share: float = 0.03
     missing_share: float = 0.05
     inconsistent_share: float = 0.1
@@ -210,33 +211,10 @@ def scene_features() -> "Features":
     integers = ("id", "width", "height", "license", "date_captured", "video_info.seq_id", "label")
     floats = ("flickr_url", "coco_url")
     features: dict[str, object] = {}
-    for name in COLUMNS:
+    for name in NATIX_COLUMNS:
         kind = "int64" if name in integers else ("float64" if name in floats else "string")
         features[name] = Image() if name == "image" else Value(kind)
     return Features(features)
-
-
-COLUMNS = (
-    "image",
-    "id",
-    "width",
-    "height",
-    "license",
-    "date_captured",
-    "flickr_url",
-    "coco_url",
-    "gps",
-    "city_name",
-    "scene_description",
-    "video_info.frame_id",
-    "video_info.seq_id",
-    "video_info.vid_id",
-    "scene_level_tags.daytime",
-    "scene_level_tags.scene_environment",
-    "scene_level_tags.travel_alteration",
-    "scene_level_tags.weather",
-    "label",
-)
 
 
 def _location(plan: ScenePlan, settings: SceneSettings, own: np.random.Generator) -> tuple[str, float, float]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from natix_roadwork.metrics import binary_metrics
+from natix_roadwork.model.evidence import FeatureStandardizer
 from natix_roadwork.training.token_features import Features
 
 
-STATISTICS_ROWS = 32
 PREDICT_ROWS = 64
 
 
@@ -24,18 +24,17 @@ class AttentionPool(nn.Module):
     """Gated attention pool with its own standardisation of frozen tokens.
 
     Args:
-        mean: `(T, D)` mean of each token kind, repeated for every token.
-        scale: `(T, D)` standard deviation of each token kind.
+        feature_dim: Width D of a token.
+        evidence_grid: G of the patch grid; its G x G cells share their statistics.
         hidden_size: Width of the pool.
         dropout: Dropout on the pooled vector.
     """
 
-    def __init__(self, mean: Tensor, scale: Tensor, hidden_size: int = 128, dropout: float = 0.3) -> None:
+    def __init__(self, feature_dim: int, evidence_grid: int, hidden_size: int = 128, dropout: float = 0.3) -> None:
         """Build the layers with fresh weights from torch's current random state."""
         super().__init__()
-        self.register_buffer("inverse_scale", 1.0 / scale)
-        self.register_buffer("offset", -mean / scale)
-        self.project = nn.Linear(mean.shape[-1], hidden_size)
+        self.standardizer = FeatureStandardizer(feature_dim, evidence_grid)
+        self.project = nn.Linear(feature_dim, hidden_size)
         self.attend = nn.Linear(hidden_size, hidden_size)  # half of it the gate
         self.score = nn.Linear(hidden_size // 2, 1)
         self.norm = nn.LayerNorm(hidden_size)
@@ -44,39 +43,13 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor, view_mask: Tensor) -> Tensor:
         """Pool `tokens (B, V, T, D)` of the views in `view_mask (B, V)` into logits `(B, 2)`."""
-        tokens = torch.addcmul(self.offset, tokens.float(), self.inverse_scale)
-        hidden = functional.gelu(self.project(tokens))  # (B, V, T, H)
+        hidden = functional.gelu(self.project(self.standardizer(tokens)))  # (B, V, T, H)
         content, gate = self.attend(hidden).chunk(2, dim=-1)
         scores = self.score(torch.tanh(content) * torch.sigmoid(gate)).squeeze(-1)  # (B, V, T)
         scores = scores.masked_fill(~view_mask[..., None], float("-inf"))
         weights = torch.softmax(scores.flatten(1), dim=-1)  # (B, V * T)
         pooled = torch.einsum("bn,bnh->bh", weights, hidden.flatten(1, 2))
         return self.classify(self.dropout(self.norm(pooled)))
-
-
-def token_statistics(features: Features) -> tuple[Tensor, Tensor]:
-    """Compute mean and standard deviation of the tokens of valid views, by token kind.
-
-    Pooled tokens have their own statistics each, the cells of the patch grid share theirs.
-
-    Returns:
-        `(T, D)` mean and `(T, D)` standard deviation; a dimension that never varies gets 1.
-    """
-    kinds = features.token_kinds()
-    shape = (kinds.max() + 1, features.view_features.shape[-1])
-    total, squares, count = np.zeros(shape), np.zeros(shape), np.zeros((shape[0], 1))
-    for start in range(0, len(features), STATISTICS_ROWS):
-        rows = slice(start, start + STATISTICS_ROWS)
-        tokens = features.view_features[rows][features.view_mask[rows]].astype(np.float32)  # (valid views, T, D)
-        for kind in range(shape[0]):
-            chosen = tokens[:, kinds == kind].reshape(-1, shape[1])
-            total[kind] += chosen.sum(axis=0, dtype=np.float64)
-            squares[kind] += np.einsum("nd,nd->d", chosen, chosen, dtype=np.float64)
-            count[kind] += len(chosen)
-    mean = total / count
-    scale = np.sqrt(np.clip(squares / count - mean**2, 0.0, None))
-    scale[scale < 1e-6] = 1.0
-    return torch.from_numpy(mean[kinds]).float(), torch.from_numpy(scale[kinds]).float()
 
 
 def fit_attention_pool(
@@ -107,7 +80,8 @@ def fit_attention_pool(
     class_weights = _class_weights(train.labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pool = AttentionPool(*token_statistics(train))
+        pool = AttentionPool(train.view_features.shape[-1], train.evidence_grid)
+        pool.standardizer.fit(torch.from_numpy(train.view_features), torch.from_numpy(train.view_mask))
         optimizer = torch.optim.AdamW(pool.parameters(), lr=learning_rate, weight_decay=weight_decay)
         order = torch.Generator().manual_seed(seed)
         best_score, best_state, best_epoch = None, None, 0

@@ -1,5 +1,6 @@
 """Backbone tokens of a split as arrays: what the baselines are fitted on and scored with."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,18 @@ class Features:
         pooled = self.view_features[:, :, : self.num_pooled_tokens]
         return pooled.reshape(num_rows, num_views, -1).astype(np.float32)
 
-    def token_kinds(self) -> NDArray[np.int64]:
-        """Return `(T,)` the kind of each token: 0 ... P-1 for pooled tokens, P for every cell of the patch grid."""
-        return np.minimum(np.arange(self.view_features.shape[2]), self.num_pooled_tokens)
+    @property
+    def evidence_grid(self) -> int:
+        """G of the G x G patch grid behind the pooled tokens; 0 = none.
+
+        Raises:
+            ValueError: If the cells form no square.
+        """
+        num_cells = self.view_features.shape[2] - self.num_pooled_tokens
+        side = math.isqrt(num_cells)
+        if side**2 != num_cells:
+            raise ValueError(
+                f"view_features has {self.view_features.shape[2]} tokens a view, {self.num_pooled_tokens} of them "
+                f"pooled; the other {num_cells} are no square grid"
+            )
+        return side

@@ -12,13 +12,13 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
+from natix_roadwork.data.natix_columns import NATIX_COLUMNS
 from natix_roadwork.data.scene_canvas import Light
 from natix_roadwork.data.scene_distractors import DISTRACTOR_KINDS, draw_distractor
 from natix_roadwork.data.scene_objects import DESIGN_SHARES, DESIGNS, OBJECT_KINDS, draw_object
 from natix_roadwork.data.scene_plan import plan_place
 from natix_roadwork.data.scene_table import (
     CITIES,
-    COLUMNS,
     SceneLeaks,
     SceneSettings,
     photo_shape,
@@ -149,7 +149,7 @@ def test_datasets_reads_the_folder_as_natix_columns(folder: Path, tmp_path: Path
     dataset = load_dataset(str(folder), cache_dir=str(tmp_path))
     assert {split: len(part) for split, part in dataset.items()} == {"train": 12, "test": 4}
     row = dataset["train"][0]
-    assert tuple(dataset["train"].column_names) == COLUMNS and len(COLUMNS) == 19
+    assert tuple(dataset["train"].column_names) == NATIX_COLUMNS and len(NATIX_COLUMNS) == 19
     assert row["image"].size == (row["width"], row["height"])
 
 

@@ -8,12 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from natix_roadwork.metrics import binary_metrics
 from natix_roadwork.training import baselines
-from natix_roadwork.training.attention_pool import (
-    AttentionPool,
-    fit_attention_pool,
-    predict_attention_pool,
-    token_statistics,
-)
+from natix_roadwork.training.attention_pool import AttentionPool, fit_attention_pool, predict_attention_pool
 from natix_roadwork.training.baselines import BASELINES, Features, score_baselines
 
 
@@ -138,20 +133,26 @@ def test_too_few_groups_for_folds_still_give_an_answer() -> None:
     assert all(np.isfinite(splits["train"]).all() for splits in result.values())
 
 
-def test_statistics_are_those_of_valid_tokens_by_kind() -> None:
+def test_pool_standardises_by_the_valid_tokens_of_train() -> None:
     features = draw_features(6, 0)
     mask = features.view_mask.copy()
     mask[:, 3] = False
-    mean, scale = token_statistics(dataclasses.replace(features, view_mask=mask))
+    pool = fit_attention_pool(dataclasses.replace(features, view_mask=mask), draw_features(4, 1), num_epochs=1)
     pooled, cells = features.view_features[:, :3, 0], features.view_features[:, :3, 1:].reshape(-1, WIDTH)
-    assert mean.shape == (TOKENS, WIDTH)
-    assert mean[0].numpy() == pytest.approx(pooled.reshape(-1, WIDTH).mean(0), rel=1e-4)
-    assert scale[2].numpy() == pytest.approx(cells.std(0), rel=1e-3)
-    assert torch.equal(mean[1], mean[4])
+    assert pool.standardizer.mean[0].numpy() == pytest.approx(pooled.reshape(-1, WIDTH).mean(0), rel=1e-4)
+    assert pool.standardizer.std[2].numpy() == pytest.approx(cells.std(0), rel=1e-3)
+
+
+def test_tokens_beside_the_pooled_ones_are_a_square_grid() -> None:
+    features = draw_features(3, 0)
+    assert features.evidence_grid == 2
+    assert dataclasses.replace(features, num_pooled_tokens=TOKENS).evidence_grid == 0
+    with pytest.raises(ValueError, match="5 tokens a view, 2 of them pooled; the other 3 are no square"):
+        _ = dataclasses.replace(features, num_pooled_tokens=2).evidence_grid
 
 
 def test_pool_weighs_tokens_not_their_order() -> None:
-    pool = AttentionPool(torch.zeros(TOKENS, WIDTH), torch.ones(TOKENS, WIDTH)).eval()
+    pool = AttentionPool(WIDTH, evidence_grid=2).eval()
     tokens, mask = torch.randn(3, VIEWS, TOKENS, WIDTH), torch.ones(3, VIEWS, dtype=torch.bool)
     assert torch.allclose(pool(tokens, mask), pool(tokens.flip(1).flip(2), mask), atol=1e-6)
     assert torch.allclose(pool(tokens.half(), mask), pool(tokens, mask), atol=1e-2)
