@@ -5,7 +5,9 @@
 
 Every row is scored by models that never saw its group: five grouped folds, and inside each fold a grouped dev part
 chooses epochs and hyper-parameters. The head is trained with several seeds by the recipe's own settings. Writes
-`head_against_baselines.json` with MCC and interval of each, and the paired difference of the head to each baseline.
+`head_against_baselines.json` with the resolved settings, the environment, MCC and interval of each, and the paired
+difference of the head to each baseline. `--require_standard_errors 1` exits with 1 where the head falls more than one
+standard error behind the best baseline.
 """
 
 import argparse
@@ -27,12 +29,13 @@ from transformers import set_seed
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows
 from natix_roadwork.data.splits import dev_mask
+from natix_roadwork.environment import environment, git_state
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.metric import roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, baseline_features, build_model, compute_tokens
-from natix_roadwork.training.pretraining import build_trainer
+from natix_roadwork.training.pretraining import build_trainer, resolved_config
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.yaml_args import parse_recipe
 
@@ -129,17 +132,43 @@ def _summary(features: Features, scores: dict[str, NDArray[np.float64]], heads: 
     }
 
 
-def main() -> None:
+def falls_behind(result: dict[str, object], standard_errors: float | None) -> bool:
+    """Return whether the head lies more than so many standard errors below the best baseline; None asks nothing."""
+    if standard_errors is None:
+        return False
+    return bool(result["head_minus_best"] < -standard_errors * result["standard_error"])
+
+
+def run_facts(
+    settings: PretrainArguments, args: RoadworkTrainingArguments, num_folds: int, seeds: list[int]
+) -> dict[str, object]:
+    """Return what a reader needs to run the comparison again."""
+    commit, dirty = git_state()
+    return {
+        "command": sys.argv,
+        "config": resolved_config(settings, args),
+        "folds": num_folds,
+        "seeds": seeds,
+        "commit": commit,
+        "dirty": dirty,
+        "environment": environment(),
+    }
+
+
+def main() -> int:
     """Read the recipe and the number of folds and seeds, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--require_standard_errors", type=float, metavar="X", help="exit 1 if the head lies X standard errors behind"
+    )
     own, recipe = parser.parse_known_args()
     settings, args = parse_recipe(recipe, (PretrainArguments, RoadworkTrainingArguments))
     result = compare(settings, args, own.folds, own.seeds)
     path = Path(args.output_dir) / "head_against_baselines.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": sys.argv, **result}, indent=1))
+    path.write_text(json.dumps({**run_facts(settings, args, own.folds, own.seeds), **result}, indent=1) + "\n")
     for name, by_metric in result["metrics"].items():
         mcc = by_metric["mcc"]
         print(f"{name:18} MCC {mcc['value']:.3f} [{mcc['low'] or 0:.3f}, {mcc['high'] or 0:.3f}]")
@@ -147,7 +176,14 @@ def main() -> None:
         f"head - {result['best_baseline']}: {result['head_minus_best']:+.3f}, standard error "
         f"{result['standard_error']:.3f}; {path}"
     )
+    if falls_behind(result, own.require_standard_errors):
+        print(
+            f"the head lies more than {own.require_standard_errors:g} standard errors behind {result['best_baseline']}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
