@@ -18,7 +18,7 @@ WIDE_KINDS = ("barrier", "vehicle", "equipment", "car_rear", "car_front", "car_s
 ENVIRONMENTS = ("Urban", "Suburban", "Commercial", "Highway", "Rural", "Industrial")
 ENVIRONMENT_SHARES = (0.3, 0.24, 0.16, 0.12, 0.1, 0.08)
 DAYTIMES = ("Light", "Dark", "Twilight")
-DAYTIME_SHARES = (0.8, 0.1, 0.1)
+DAYTIME_SHARES = (0.84, 0.07, 0.09)
 WEATHERS: tuple[tuple[str, ...], ...] = (
     ("Sunny",),
     ("Cloudy",),
@@ -133,7 +133,7 @@ def _ordinary_things(rng: np.random.Generator, half: float, environment: str) ->
         height = DISTRACTOR_HEIGHTS[kind]
         z = _depth(rng, height, 45, 150)
         x = _beside(rng, half, z, 0.5, 2.6)
-        things.append(Thing(kind, x, z, height, int(rng.integers(2**31)), orange=bool(rng.random() < 0.25)))
+        things.append(Thing(kind, x, z, height, int(rng.integers(2**31)), orange=bool(rng.random() < 0.2)))
     for _ in range(int(rng.integers(0, 3))):
         kind = ("car_rear", "van_rear", "car_rear")[int(rng.integers(3))]
         lane = 1.75 + 3.5 * float(rng.integers(max(int(half // 3.5), 1)))
@@ -202,23 +202,21 @@ def _sight(thing: Thing) -> tuple[float, float]:
 
 
 def _evidence(rng: np.random.Generator, half: float) -> list[Thing]:
-    """Roadwork of one of three sizes: a single object, a few, or a work zone behind a taper of cones."""
+    """Roadwork of one of two sizes: a single object, or a work zone behind a taper of cones."""
     draw = rng.random()
-    if draw < 0.25:
-        return [_piece(rng, half, smallest=105, largest=220)]
-    if draw < 0.6:
-        return [_piece(rng, half, smallest=80, largest=220) for _ in range(int(rng.integers(2, 6)))]
+    if draw < 0.2:
+        return [_piece(rng, half, smallest=150, largest=262)]
     side = float(rng.choice([-1.0, 1.0]))
-    start, end = float(rng.uniform(6.5, 9)), float(rng.uniform(16, 28))
+    start, end = float(rng.uniform(6.9, 10.3)), float(rng.uniform(21, 37))
     device = "cone" if rng.random() < 0.7 else "barrier"
     variant = 3 if device == "barrier" else int(rng.random() < 0.2)
     look, things = int(rng.integers(2**31)), []
-    for share in np.linspace(0, 1, int(rng.integers(5, 10))):
+    for share in np.linspace(0, 1, int(rng.integers(6, 13))):
         z = start + float(share) * (end - start)
         x = _inside(side * (half - 0.3 - float(share) * float(rng.uniform(1.6, 2.0))), z, 0.42)
         things.append(Thing(device, x, z, HEIGHTS[device][variant], look, variant))
-    for _ in range(int(rng.integers(2, 5))):
-        things.append(_piece(rng, half, smallest=90, largest=240, side=side))
+    for _ in range(int(rng.integers(3, 6))):
+        things.append(_piece(rng, half, smallest=77, largest=212, side=side))
     return things
 
 

@@ -38,7 +38,7 @@ from natix_roadwork.data.scene_table import (
 from natix_roadwork.data.scene_weather import conditions, expose
 
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ROWS_PER_SHARD = 100
 JPEG_QUALITY = 88
 METRES_PER_FRAME = 3.7
