@@ -30,5 +30,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"prepare_data: {error}")
+    except (ValueError, ImportError, OSError) as error:
+        sys.exit(f"prepare_data: {' '.join(str(error).split())}")

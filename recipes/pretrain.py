@@ -33,5 +33,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"pretrain: {error}")
+    except (ValueError, ImportError, OSError) as error:
+        sys.exit(f"pretrain: {' '.join(str(error).split())}")

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,9 +21,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification, DINOv3ViTConfig, DINOv3ViTModel, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    PreTrainedModel,
+    pipeline,
+)
 
 from natix_roadwork.data.scenes import write_scenes
+from natix_roadwork.training import pretraining
 
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +108,23 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in result_of(folder)["details"]["log"] if "loss" in line]
 
 
+def loaded(auto_class: type, folder: Path) -> PreTrainedModel:
+    """A finished run's model, every weight of which comes from its folder."""
+    model, info = auto_class.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    return model.eval()
+
+
+@torch.no_grad()
+def check_same_model(folder: Path, other: PreTrainedModel) -> None:
+    """Both Auto classes load the folder, and give the logits and the embedding of the other model, bit for bit."""
+    pixels = torch.randn(2, 12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = other.eval()(pixel_values=pixels)
+    classified = loaded(AutoModelForImageClassification, folder)(pixel_values=pixels)
+    assert torch.equal(classified.logits, expected.logits) and torch.equal(classified.embedding, expected.embedding)
+    assert torch.equal(loaded(AutoModel, folder)(pixel_values=pixels).embedding, expected.embedding)
+
+
 def test_plan_runs_at_tiny_size(recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path) -> None:
     recipe.main([*command("plan.yaml", max_steps=2, torch_compile="false"), "--torch_compile_mode", "null"])
     result = result_of(tmp_path / "run")
@@ -112,16 +138,22 @@ def test_run_from_tokens_learns_and_can_be_loaded(
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    trainers, build = [], pretraining.build_trainer
+    monkeypatch.setattr(pretraining, "build_trainer", lambda *inputs: trainers.append(build(*inputs)) or trainers[0])
     settings = {"feature_cache": tmp_path / "tokens", "num_train_epochs": 8, "learning_rate": 5e-3}
     recipe.main(command("model_1_baseline.yaml", gradient_accumulation_steps=1, **settings))
     result, printed = result_of(tmp_path / "run"), capsys.readouterr().out
     assert result["metrics"]["test"]["mcc"]["value"] == 1.0 and "attention_pool" in printed
     assert set(result["baselines"]) == {"majority", "knn", "logreg_global", "logreg_mean_max", "attention_pool"}
     assert result["data"]["counts"]["kept"]["test"] == {"None": 4, "Roadwork": 4}
+    assert result["data"]["commit"] is None and "warning: dev holds 4 None and 4 Roadwork rows" in printed
+    model = result["details"]["model"]
+    assert model["focal_alpha"] == [1.0, 1.0] and len(model["image_mean"]) == 3 and "backbone_config" not in model
+    check_same_model(tmp_path / "run", trainers[0].model)
     classify = pipeline("image-classification", model=str(tmp_path / "run"), device="cpu")
     assert classify(Image.open(photos / "test" / "1.png"))[0]["label"] == "Roadwork"
-    AutoModelForImageClassification.from_pretrained(tmp_path / "run")
 
 
 def test_tokens_and_pixels_train_alike(recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -168,6 +200,7 @@ def test_quickstart_runs_two_steps_on_scenes(recipe: ModuleType, tmp_path: Path)
     result = result_of(tmp_path / "run")
     assert set(result["metrics"]) == {"dev"}, "a lockbox was scored"
     assert result["config"]["ema_decay"] > 0 and result["details"]["steps"] == 2
+    assert "drawn scenes" in result["warnings"][0]
 
 
 def test_tokens_are_computed_once(
@@ -199,6 +232,7 @@ def test_killed_recipe_resumes_bit_for_bit(
     victim = run(tmp_path / "killed")
     wanted = random.Random(0).randrange(4, 20, 4)
     while not (tmp_path / "killed" / f"checkpoint-{wanted}").exists():
+        assert victim.is_alive(), f"the run ended with {victim.exitcode} before checkpoint {wanted}"
         time.sleep(0.001)
     os.kill(victim.pid, signal.SIGKILL)
     victim.join(60)
@@ -207,6 +241,19 @@ def test_killed_recipe_resumes_bit_for_bit(
         assert child.exitcode == 0
     killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert [key for key in whole if not torch.equal(killed[key], whole[key])] == []
+    check_same_model(tmp_path / "killed", loaded(AutoModelForImageClassification, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("error", [ValueError, ImportError, OSError])
+@pytest.mark.parametrize("name", ["pretrain", "prepare_data"])
+def test_a_user_s_error_is_one_line(name: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise error("no such thing:\n  here")
+
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.setattr("natix_roadwork.training.yaml_args.parse_recipe", fail)
+    with pytest.raises(SystemExit, match=f"^{name}: no such thing: here$"):
+        runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
 
 
 @pytest.mark.process
