@@ -2,7 +2,7 @@
 
 On a CPU, with the embedded backbone and drawn scenes:
 
-    natix-roadwork scenes runs/quickstart/scenes --num-rows 300
+    natix-roadwork scenes runs/quickstart/scenes --num-rows 300 --positive-share 0.55 --test-share 0
     accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/pretrain.py \
         --config recipes/pretrain/quickstart.yaml
 
