@@ -4,6 +4,7 @@ import ast
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +87,17 @@ def test_evidence_changes_nothing_else_at_a_place() -> None:
 def test_mask_is_exact() -> None:
     plan = next(plan for plan in plan_rows(SMALL) if plan.label == 1)
     with_evidence = draw_plan(plan, SMALL)
-    without = draw_plan(plan, SceneSettings(**{**vars(SMALL), "draw_evidence": False}))
+    without = draw_plan(plan, replace(SMALL, draw_evidence=False))
     assert not without.mask.any() and with_evidence.mask.any()
     inside = with_evidence.mask > 0
     difference = np.abs(with_evidence.photo.astype(int) - without.photo.astype(int)).max(2)
     assert difference[inside].mean() > 5 * max(difference[~inside].mean(), 0.1)
+
+
+def test_without_evidence_a_photo_does_not_depend_on_its_label() -> None:
+    settings = replace(SMALL, draw_evidence=False)
+    plan = next(plan for plan in plan_rows(settings) if plan.label == 1)
+    assert np.array_equal(draw_plan(plan, settings).photo, draw_plan(replace(plan, label=0), settings).photo)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
