@@ -150,6 +150,7 @@ def test_run_from_tokens_learns_and_can_be_loaded(
     assert result["data"]["counts"]["kept"]["test"] == {"None": 4, "Roadwork": 4}
     assert result["data"]["commit"] is None and "warning: dev holds 4 None and 4 Roadwork rows" in printed
     model = result["details"]["model"]
+    assert "backbone_id" not in model  # a folder of this machine
     assert model["focal_alpha"] == [1.0, 1.0] and len(model["image_mean"]) == 3 and "backbone_config" not in model
     check_same_model(tmp_path / "run", trainers[0].model)
     classify = pipeline("image-classification", model=str(tmp_path / "run"), device="cpu")

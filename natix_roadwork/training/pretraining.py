@@ -134,7 +134,8 @@ def _record(
     recorder.warnings += warnings_about(rows)
     weights, config = list(inputs.model.parameters()), inputs.model.config.to_dict()
     recorder.details = {
-        "model": {name: value for name, value in config.items() if name != "backbone_config"},
+        # The settings name the backbone as it was asked for; the folder it was found in is this machine's own.
+        "model": {name: value for name, value in config.items() if name not in ("backbone_config", "backbone_id")},
         "best_step": trainer.state.best_global_step,
         "best_dev_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,
