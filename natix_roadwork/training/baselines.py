@@ -84,15 +84,14 @@ def _fit_pool(train: Features, dev: Features, seed: int) -> Callable[[Features],
 def _fit_neighbors(train: Features, seed: int) -> Callable[[Features], FloatArray]:
     """Choose k by out-of-fold AUC (the larger k if equal) and return the scorer."""
     vectors, labels = _global_vectors(train), train.labels
-    sizes = [k for k in NEIGHBOR_GRID if k < len(train) * (INNER_FOLDS - 1) // INNER_FOLDS] or [1]
-    held_out: list[NDArray] = []
-    votes: list[FloatArray] = []
-    for fit, rest in _inner_folds(train, seed):
-        held_out.append(labels[rest])
-        votes.append(_vote(vectors[fit], labels[fit], vectors[rest], sizes))
+    folds = list(_inner_folds(train, seed))
+    fewest = min([len(fit) for fit, _ in folds], default=len(train))
+    sizes = [k for k in NEIGHBOR_GRID if k <= fewest]
     best = min(DEFAULT_NEIGHBORS, sizes[-1])
-    if held_out:
-        scores = [roc_auc_score(np.concatenate(held_out), column) for column in np.concatenate(votes).T]
+    truth = np.concatenate([labels[rest] for _, rest in folds]) if folds else np.empty(0)
+    if len(np.unique(truth)) == 2:
+        votes = np.concatenate([_vote(vectors[fit], labels[fit], vectors[rest], sizes) for fit, rest in folds])
+        scores = [roc_auc_score(truth, column) for column in votes.T]
         best = max(zip(scores, sizes, strict=True))[1]
     return lambda split: _vote(vectors, labels, _global_vectors(split), [best])[:, 0]
 
@@ -120,8 +119,8 @@ def _fit_logistic(train: Features, vectors_of: Vectors, seed: int) -> Callable[[
         held_out.append(labels[rest])
         scores.append(np.stack(fold, axis=1))
     best = DEFAULT_C
-    if held_out:
-        truth = np.concatenate(held_out)
+    truth = np.concatenate(held_out) if held_out else np.empty(0)
+    if len(np.unique(truth)) == 2:
         weights = compute_sample_weight("balanced", truth)
         losses = [log_loss(truth, column, sample_weight=weights) for column in np.concatenate(scores).T]
         best = C_GRID[int(np.argmin(losses))]

@@ -133,6 +133,15 @@ def test_too_few_groups_for_folds_still_give_an_answer() -> None:
     assert all(np.isfinite(splits["train"]).all() for splits in result.values())
 
 
+def test_a_group_larger_than_the_other_folds_leaves_few_neighbours() -> None:
+    train = draw_features(20, 0)
+    groups = np.array(["large"] * 14 + [f"row {row}" for row in range(6)])
+    labels = np.array([0, 1] * 10)
+    uneven = dataclasses.replace(train, groups=groups, labels=labels)
+    probabilities = score_baselines(uneven, draw_features(8, 1), {"test": draw_features(5, 2)})
+    assert all(np.isfinite(splits["test"]).all() for splits in probabilities.values())
+
+
 def test_pool_standardises_by_the_valid_tokens_of_train() -> None:
     features = draw_features(6, 0)
     mask = features.view_mask.copy()
