@@ -1,7 +1,6 @@
 """Numbers that judge a roadwork classifier, with grouped bootstrap intervals.
 
-In come labels (0 None, 1 Roadwork), probabilities of roadwork and the groups of the rows; out come plain floats. This
-file imports only numpy and scikit-learn. The cut is the subnet's: above 0.5 is roadwork, exactly 0.5 is None.
+In come labels, probabilities of roadwork and groups; out come plain floats. Exactly 0.5 is None, as on the subnet.
 """
 
 from collections.abc import Iterator
