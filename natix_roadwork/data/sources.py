@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 
@@ -74,7 +74,14 @@ def find_source(dataset_name: str, revision: str | None = None) -> Source:
 
 def _hub_source(repo_id: str, revision: str | None, path: Path) -> Source:
     try:
-        folder = snapshot_download(repo_id, repo_type="dataset", revision=revision, allow_patterns=HUB_PATTERNS)
+        folder = snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=HUB_PATTERNS,
+            # huggingface_hub 1.33 asks the Hub for the files of a commit even when it may not.
+            local_files_only=constants.HF_HUB_OFFLINE,
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         at = f" at revision={revision!r}" if revision else ""
         raise ValueError(
