@@ -41,7 +41,7 @@ class RunResult:
         config: Every setting of the run after defaults, recipe file and command line.
         commit: Commit of the checkout the package ran from; None outside one.
         dirty: Whether tracked files differed from that commit; None outside a checkout.
-        data: `name`, `source`, `fingerprint` and `counts` of the rows.
+        data: `name`, `source`, `commit` (None for local data), `fingerprint` and `counts` of the rows.
         seed: Seed of the run.
         metrics: `{split: {metric: {"value", "low", "high"}}}`.
         baselines: `{baseline: {split: {metric: {"value", "low", "high"}}}}`.

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 class FeatureStandardizer(nn.Module):
     """Shifts and scales frozen features by statistics of the training rows.
 
-    Raw features of a frozen backbone have channels of very different scale; a head trained on them without this
-    loses to logistic regression. Three kinds of token have statistics of their own: first pooled, second pooled, cell.
+    Raw features of a frozen backbone have channels of very different scale. Three kinds of token have statistics of their own: first pooled, second pooled, cell.
     """
 
     def __init__(self, feature_dim: int, evidence_grid: int) -> None:
@@ -80,8 +79,7 @@ class EvidencePooling(nn.Module):
 
     Each token goes through one hidden layer, where a unit can become a detector of one kind of evidence; Q learned
     queries weigh the tokens by gated attention (Ilse et al., https://arxiv.org/abs/1802.04712), each for its own slice
-    of the hidden units, and the weighted sum returns to D. Pooling the raw tokens instead loses to an attention pool
-    over the same tokens: the evidence of one small token drowns before the first non-linearity.
+    of the hidden units, and the weighted sum returns to D. So a small token passes a non-linearity before it is averaged.
     """
 
     def __init__(self, feature_dim: int, hidden_size: int, num_queries: int) -> None:
