@@ -10,17 +10,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from transformers import EvalPrediction
 
+from natix_roadwork.calibration import refined_loss
 from natix_roadwork.metrics import binary_metrics
 
 
 REPORTED = ("mcc", "accuracy", "fnr", "auc", "ece")
-DESCRIPTION = "Roadwork against none at the cut 0.5: MCC, accuracy, false-negative rate, AUC, calibration error."
+LARGEST_MARGIN = 36.0  # where a probability in float64 is as good as 0 or 1
+DESCRIPTION = (
+    "Roadwork against none at the cut 0.5: MCC, accuracy, false-negative rate, AUC, calibration error; and the log loss "
+    "that is left at the best temperature."
+)
 INPUTS = """
 Args:
     predictions: `(N,)` probabilities of roadwork, or `(N, 2)` logits (None, Roadwork).
     references: `(N,)` true classes, 0 None and 1 Roadwork.
 Returns:
-    mcc, accuracy, fnr, auc, ece; NaN where undefined (auc with one class, fnr without roadwork).
+    mcc, accuracy, fnr, auc, ece, refined_loss; NaN where undefined (auc and refined_loss with one class, fnr without
+    roadwork).
 """
 
 
@@ -54,7 +60,18 @@ class RoadworkMetric(evaluate.Metric):
         predictions = np.asarray(predictions, dtype=np.float64)
         probabilities = predictions if predictions.ndim == 1 else roadwork_probabilities(predictions)
         values = binary_metrics(references, probabilities)
-        return {name: float("nan") if values[name] is None else values[name] for name in REPORTED}
+        # Of one class alone a sharp enough temperature makes any loss: there is nothing to tell apart.
+        both = len(np.unique(references)) == 2
+        values["refined_loss"] = refined_loss(_margins(predictions), references) if both else None
+        return {name: float("nan") if values[name] is None else values[name] for name in (*REPORTED, "refined_loss")}
+
+
+def _margins(predictions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logit of Roadwork minus logit of None, from logits `(N, 2)` or probabilities `(N,)`."""
+    if predictions.ndim == 2:
+        return predictions[:, 1] - predictions[:, 0]
+    with np.errstate(divide="ignore"):
+        return np.clip(np.log(predictions) - np.log1p(-predictions), -LARGEST_MARGIN, LARGEST_MARGIN)
 
 
 def roadwork_probabilities(logits: ArrayLike) -> NDArray[np.float64]:
@@ -80,7 +97,7 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
             soft labels `(N, 2)`, whose larger entry counts (equal entries count as None).
 
     Returns:
-        mcc, accuracy, fnr, auc and ece; an undefined one is left out, so that the Trainer's log stays plain JSON.
+        mcc, accuracy, fnr, auc, ece and refined_loss; an undefined one is left out, so that the Trainer's log stays plain JSON.
     """
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     labels = np.asarray(prediction.label_ids)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction
 
+from natix_roadwork.calibration import refined_loss
 from natix_roadwork.metrics import binary_metrics
 from natix_roadwork.training.metric import REPORTED, RoadworkMetric, compute_metrics, roadwork_probabilities
 
@@ -17,8 +18,10 @@ LABELS = np.array([0, 1, 1, 1, 0])
 
 @pytest.fixture
 def expected() -> dict[str, float]:
-    values = binary_metrics(LABELS, 1.0 / (1.0 + np.exp(LOGITS[:, 0] - LOGITS[:, 1])))
-    return {name: pytest.approx(values[name]) for name in REPORTED}
+    margins = LOGITS[:, 1].astype(float) - LOGITS[:, 0]
+    values = binary_metrics(LABELS, 1.0 / (1.0 + np.exp(-margins)))
+    values["refined_loss"] = refined_loss(margins, LABELS)
+    return {name: pytest.approx(values[name]) for name in (*REPORTED, "refined_loss")}
 
 
 def test_logits_and_probabilities_give_the_same(expected: dict[str, float]) -> None:
@@ -72,10 +75,15 @@ def test_soft_labels_count_as_their_larger_entry(expected: dict[str, float]) -> 
 def test_undefined_metrics_are_nan_and_stay_out_of_the_trainers_log() -> None:
     labels = np.zeros(5, dtype=int)
     values = RoadworkMetric().compute(predictions=LOGITS, references=labels)
-    assert math.isnan(values["auc"]) and math.isnan(values["fnr"])
+    assert math.isnan(values["auc"]) and math.isnan(values["fnr"]) and math.isnan(values["refined_loss"])
     logged = compute_metrics(EvalPrediction(predictions=LOGITS, label_ids=labels))
     assert set(logged) == {"mcc", "accuracy", "ece"}
     assert logged["mcc"] == 0.0 and logged["accuracy"] == pytest.approx(0.6)
+
+
+def test_certain_probabilities_have_a_finite_loss() -> None:
+    values = RoadworkMetric().compute(predictions=[1.0, 0.0, 0.0], references=[1, 0, 1])
+    assert 0.1 < values["refined_loss"] < 1.0
 
 
 def test_probabilities_are_stable_and_symmetric() -> None:
