@@ -40,6 +40,7 @@ class RoadworkConfig(PreTrainedConfig):
         hidden_size: Width H after the projection; a multiple of 4 and of `num_attention_heads`.
         evidence_size: Hidden width E of the evidence pooling; even, and a multiple of `num_evidence_queries`.
         num_evidence_queries: Learned queries of the evidence pooling; each pools one slice of E.
+        token_dropout: Share in [0, 1) of the tokens that the evidence pooling does not see in a training step.
         num_attention_layers: Layers of gated attention over the kept views.
         num_attention_heads: Heads of each attention layer.
         attention_gate: One gate a head, one a channel, or none.
@@ -78,6 +79,7 @@ class RoadworkConfig(PreTrainedConfig):
     hidden_size: int = 512
     evidence_size: int = 128
     num_evidence_queries: int = 1
+    token_dropout: float = 0.0
     num_attention_layers: int = 4
     num_attention_heads: int = 8
     attention_gate: str = "headwise"
@@ -150,7 +152,7 @@ class RoadworkConfig(PreTrainedConfig):
     def _check_choices(self) -> None:
         self._require(self.feature_pooling in FEATURE_POOLINGS, "feature_pooling", f"one of {FEATURE_POOLINGS}")
         self._require(self.attention_gate in GATES, "attention_gate", f"one of {GATES}")
-        for name in ("dropout", "label_smoothing"):
+        for name in ("dropout", "token_dropout", "label_smoothing"):
             value = getattr(self, name)
             self._require(_is_number(value) and 0 <= value < 1, name, "in [0, 1)")
         self._require(_is_number(self.focal_gamma) and self.focal_gamma >= 0, "focal_gamma", "at least 0")

@@ -1,7 +1,7 @@
 """Evidence pooling: a view's tokens become one vector.
 
 One averaged vector a view hides a small cone. Here a scorer weighs the view's tokens (class token, mean, grid cells)
-before they are summed. The vectors go to view pruning.
+before they are summed. The vectors go to view pruning, the strength of each view's evidence to view fusion.
 """
 
 import torch
@@ -80,26 +80,35 @@ class EvidencePooling(nn.Module):
     Each token goes through one hidden layer, where a unit can become a detector of one kind of evidence; Q learned
     queries weigh the tokens by gated attention (Ilse et al., https://arxiv.org/abs/1802.04712), each for its own slice
     of the hidden units, and the weighted sum returns to D. So a small token passes a non-linearity before it is averaged.
+    In training a share of the tokens, `token_dropout`, is hidden at random, so that the queries cannot learn the training
+    photos by a few tokens each (instance masking of https://arxiv.org/abs/2311.07125, there of the strongest tokens).
     """
 
-    def __init__(self, feature_dim: int, hidden_size: int, num_queries: int) -> None:
+    def __init__(self, feature_dim: int, hidden_size: int, num_queries: int, token_dropout: float) -> None:
         super().__init__()
         self.num_queries = num_queries
+        self.token_dropout = token_dropout
         self.hidden = nn.Linear(feature_dim, hidden_size)
         self.content = nn.Linear(hidden_size, hidden_size // 2)
         self.gate = nn.Linear(hidden_size, hidden_size // 2)
         self.scores = nn.Linear(hidden_size // 2, num_queries, bias=False)  # a softmax follows: it would cancel
         self.output = nn.Linear(hidden_size, feature_dim)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pools tokens.
 
         Returns:
-            The vectors `(B, V, D)` and the token weights `(B, V, T)` averaged over the queries, summing to 1.
+            The vectors `(B, V, D)`; the token weights `(B, V, T)` averaged over the queries, summing to 1; and each
+            view's strength `(B, V)`, the float32 log of its summed exponential scores, averaged over the queries.
         """
         hidden = F.gelu(self.hidden(tokens))  # (B, V, T, E)
         scores = self.scores(torch.tanh(self.content(hidden)) * torch.sigmoid(self.gate(hidden)))
-        weights = scores.float().softmax(dim=2).to(hidden.dtype)  # (B, V, T, Q)
+        scores = scores.float()
+        if self.training and self.token_dropout:
+            dropped = torch.rand_like(scores[..., :1]) < self.token_dropout  # the same tokens for all queries
+            # Not -inf: a view may lose all its tokens, which then weigh alike.
+            scores = scores.masked_fill(dropped, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(dim=2).to(hidden.dtype)  # (B, V, T, Q)
         slices = hidden.unflatten(-1, (self.num_queries, -1))  # (B, V, T, Q, E / Q)
         pooled = (weights.unsqueeze(-1) * slices).sum(dim=2).flatten(-2)
-        return self.output(pooled), weights.mean(dim=-1)
+        return self.output(pooled), weights.mean(dim=-1), scores.logsumexp(dim=2).mean(dim=-1)

@@ -78,7 +78,7 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         self.evidence_pooling = None
         if config.evidence_grid or config.feature_pooling == "cls_mean":
             self.evidence_pooling = EvidencePooling(
-                config.feature_dim, config.evidence_size, config.num_evidence_queries
+                config.feature_dim, config.evidence_size, config.num_evidence_queries, config.token_dropout
             )
         self.pruning = None
         if config.keep_views < config.num_views:
@@ -178,17 +178,18 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         """Tokens `(B, V, T, D)` to the embedding; also the refined views `(B, K, H)` and their mask `(B, K)`."""
         tokens = self.standardizer(tokens).to(self.projection.linear.weight.dtype)
         token_weights = torch.ones_like(tokens[..., 0])
-        views = tokens[:, :, 0]
+        views, strength = tokens[:, :, 0], None
         if self.evidence_pooling is not None:
-            views, token_weights = self.evidence_pooling(tokens)
+            views, token_weights, strength = self.evidence_pooling(tokens)
         mask = view_mask
         indices = torch.arange(views.shape[1], device=views.device).expand(views.shape[:2])
         if self.pruning is not None and views.shape[1] > self.config.keep_views:
             views, mask, indices = self.pruning(views, view_mask)
+            strength = None if strength is None else strength.gather(1, indices)
         hidden = self.pyramid(self.projection(views, indices))  # (B, K, H)
         for layer in self.attention_layers:
             hidden = layer(hidden, mask)
-        embedding, refined, view_weights = self.view_fusion(hidden, mask)
+        embedding, refined, view_weights = self.view_fusion(hidden, mask, strength)
         output = RoadworkOutput(
             embedding=embedding,
             view_indices=indices,

@@ -13,8 +13,10 @@ from .attention import SelfAttention
 class GatedViewFusion(nn.Module):
     """Cross-view attention, a refinement, then a gated mean over the views.
 
-    The embedding is sum(v g) / sum(g) with one sigmoid gate g a view; the quotient is taken of logarithms, so that it
-    also holds where all gates are almost shut. The plan asks for a self-attention refinement after the cross-view
+    The embedding is sum(v g e) / sum(g e) with one sigmoid gate g a view and e = exp(strength of its evidence): a softmax
+    over the tokens of one view cannot say that the view holds nothing, so the sums of those softmaxes compete here, as
+    if all tokens of all views shared one. Without evidence pooling e is 1. The quotient is taken of logarithms, so that
+    it also holds where all gates are almost shut. The plan asks for a self-attention refinement after the cross-view
     attention: over the same views both would be one operation twice, so the refinement here is a normed two-layer
     block on each view with a residual, which does what the attention cannot. The plan names this module GAFM; the
     publication of that name fuses feature channels of one image (Diagnostics 2025, 15(11), 1361), this one fuses
@@ -32,12 +34,13 @@ class GatedViewFusion(nn.Module):
         )
         self.output_norm = nn.LayerNorm(hidden_size)
 
-    def forward(self, views: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, views: Tensor, mask: Tensor, strength: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Fuses views.
 
         Args:
             views: `(B, K, H)`.
             mask: `(B, K)` valid views; the others weigh exactly 0.
+            strength: `(B, K)` log of each view's evidence, from evidence pooling.
 
         Returns:
             Embedding `(B, H)`, refined views `(B, K, H)`, view weights `(B, K)` that sum to 1.
@@ -45,6 +48,8 @@ class GatedViewFusion(nn.Module):
         views = views + self.cross_attention(self.cross_norm(views), mask)
         views = self.output_norm(views + self.refine(self.refine_norm(views)))
         log_gates = F.logsigmoid(self.gate(views).squeeze(-1).float())
-        weights = log_gates.masked_fill(~mask, -torch.inf).softmax(dim=1)  # g / sum(g)
+        if strength is not None:
+            log_gates = log_gates + strength
+        weights = log_gates.masked_fill(~mask, -torch.inf).softmax(dim=1)  # g e / sum(g e)
         embedding = (weights.unsqueeze(-1).to(views.dtype) * views).sum(dim=1)
         return embedding, views, weights

@@ -113,6 +113,7 @@ class PretrainArguments:
     evidence_grid: int = field(default=4, metadata={"help": "G: besides them G x G grid tokens a view; 0 = none."})
     evidence_size: int = field(default=128, metadata={"help": "Hidden width of the evidence pooling."})
     num_evidence_queries: int = field(default=1, metadata={"help": "Queries that pool a view's tokens."})
+    token_dropout: float = field(default=0.0, metadata={"help": "Share of tokens a training step hides."})
     keep_views: int = field(default=8, metadata={"help": "Views kept by the pruning."})
     hidden_size: int = field(default=512, metadata={"help": "Width of the head."})
     num_attention_layers: int = field(default=4, metadata={"help": "Gated attention layers."})

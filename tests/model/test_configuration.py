@@ -19,6 +19,7 @@ BAD_FIELDS = [
     ("evidence_size", 0),
     ("evidence_grid", -1),
     ("num_evidence_queries", 5),
+    ("token_dropout", 1.0),
     ("num_attention_layers", -1),
     ("num_attention_heads", 0),
     ("feature_dim", 2.5),

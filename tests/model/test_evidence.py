@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from natix_roadwork import RoadworkForImageClassification
-from natix_roadwork.model.evidence import FeatureStandardizer
+from natix_roadwork.model.evidence import EvidencePooling, FeatureStandardizer
 
 
 def tokens_and_mask(num_pooled: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,14 +87,48 @@ def test_token_weights_are_a_distribution(tiny_model: RoadworkForImageClassifica
 
 def test_pooled_vector_does_not_depend_on_the_order_of_tokens(tiny_model: RoadworkForImageClassification) -> None:
     tokens, order = torch.randn(2, 3, 6, 16), torch.tensor([5, 3, 0, 1, 4, 2])
-    pooled, weights = tiny_model.evidence_pooling(tokens)
-    pooled_again, weights_again = tiny_model.evidence_pooling(tokens[:, :, order])
+    pooled, weights, strength = tiny_model.evidence_pooling(tokens)
+    pooled_again, weights_again, strength_again = tiny_model.evidence_pooling(tokens[:, :, order])
     assert pooled.shape == (2, 3, 16)
     torch.testing.assert_close(pooled_again, pooled)
     torch.testing.assert_close(weights_again, weights[:, :, order])
+    torch.testing.assert_close(strength_again, strength)
+
+
+def test_token_weight_times_exponential_strength_is_the_tokens_own_score(
+    tiny_model: RoadworkForImageClassification,
+) -> None:
+    """So a softmax of the strengths over the views makes one softmax over all tokens of all views."""
+    tokens = torch.randn(2, 3, 6, 16)
+    _, weights, strength = tiny_model.evidence_pooling(tokens)
+    _, joint, total = tiny_model.evidence_pooling(tokens.flatten(1, 2).unsqueeze(1))
+    torch.testing.assert_close(weights * strength.softmax(dim=1).unsqueeze(-1), joint.unflatten(2, (3, 6))[:, 0])
+    torch.testing.assert_close(strength.logsumexp(dim=1, keepdim=True), total)
 
 
 def test_equal_tokens_pool_to_what_one_of_them_gives(tiny_model: RoadworkForImageClassification) -> None:
     token = torch.randn(2, 3, 1, 16)
-    pooled, _ = tiny_model.evidence_pooling(token.expand(-1, -1, 6, -1))
+    pooled, _, _ = tiny_model.evidence_pooling(token.expand(-1, -1, 6, -1))
     torch.testing.assert_close(pooled, tiny_model.evidence_pooling(token)[0])
+
+
+def test_token_dropout_hides_its_share_of_tokens_in_training_only() -> None:
+    torch.manual_seed(0)
+    pooling = EvidencePooling(6, hidden_size=8, num_queries=2, token_dropout=0.3)
+    tokens = torch.randn(40, 5, 17, 6)
+    _, weights, _ = pooling.train()(tokens)
+    hidden = (weights == 0).float().mean()
+    assert 0.26 < hidden < 0.34
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(40, 5))
+    vectors, weights, _ = pooling.eval()(tokens)
+    assert (weights > 0).all()
+    torch.testing.assert_close(vectors, pooling(tokens)[0], rtol=0, atol=0)
+
+
+def test_a_view_without_any_token_left_is_their_mean() -> None:
+    pooling = EvidencePooling(6, hidden_size=8, num_queries=1, token_dropout=0.999999).train()
+    tokens = torch.randn(2, 3, 4, 6, requires_grad=True)
+    vectors, weights, _ = pooling(tokens)
+    torch.testing.assert_close(weights, torch.full((2, 3, 4), 0.25))
+    vectors.sum().backward()
+    assert tokens.grad.isfinite().all()

@@ -70,3 +70,18 @@ def test_order_of_views_does_not_matter(fusion: GatedViewFusion, views: Tensor) 
     embedding_again, _, weights_again = fusion(views[:, order], all_valid(views))
     torch.testing.assert_close(embedding_again, embedding)
     torch.testing.assert_close(weights_again, weights[:, order])
+
+
+def test_strength_of_evidence_scales_the_gates(fusion: GatedViewFusion, views: Tensor) -> None:
+    _, _, weights = fusion(views, all_valid(views))
+    strength = torch.tensor([0.0, 3.0, -2.0, 0.5, 0.0]).expand(3, 5)
+    embedding, refined, weights_again = fusion(views, all_valid(views), strength)
+    expected = weights * strength.exp()
+    torch.testing.assert_close(weights_again, expected / expected.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(embedding, torch.einsum("bk,bkh->bh", weights_again, refined))
+
+
+def test_a_view_whose_tokens_are_all_hidden_weighs_nothing(fusion: GatedViewFusion, views: Tensor) -> None:
+    strength = torch.zeros(3, 5).index_fill(1, torch.tensor([1]), torch.finfo(torch.float32).min)
+    embedding, _, weights = fusion(views, all_valid(views), strength)
+    assert (weights[:, 1] == 0).all() and embedding.isfinite().all()
