@@ -217,35 +217,6 @@ def test_jitter_acts_in_training_only(build: Build) -> None:
     assert not torch.allclose(encoder(fields), encoder(fields))
 
 
-BAD_METADATA = [
-    ({"gps": torch.zeros(2, 2)}, r"gps has shape \(2, 2\), expected \(3, 2\)"),
-    ({"gps": torch.zeros(3, 2, dtype=torch.bfloat16)}, "gps is torch.bfloat16"),
-    ({"gps": torch.tensor([[0.0, 0.0], [-118.2, 34.1], [0.0, 0.0]])}, r"gps in row 1 .*-118.*latitude in -90"),
-    ({"gps": torch.tensor([[0.0, 181.0]] * 3)}, r"gps in row 0 .*181"),
-    ({"gps": torch.tensor([[1.0, torch.nan]] * 3)}, "half a coordinate"),
-    ({"gps": torch.tensor([[1.0, torch.inf]] * 3)}, "gps in row 0"),
-    ({"weather_ids": torch.tensor([[0], [8], [0]])}, r"weather_ids in row 1 .*\[8\].*7 for an unknown one"),
-    ({"scene_ids": torch.tensor([[-2]] * 3)}, r"scene_ids in row 0 .*\[-2\]"),
-    ({"daytime_ids": torch.zeros(3, dtype=torch.long)}, r"daytime_ids of shape \(3,\)"),
-    ({"daytime_ids": torch.zeros(3, 1)}, r"daytime_ids of shape \(3, 1\) and torch.float32"),
-    ({"text_embeddings": torch.zeros(3, 768)}, r"text_embeddings of shape \(3, 768\).*\(3, 384\)"),
-    ({"text_embeddings": torch.zeros(3, 384).index_fill(1, torch.tensor([4]), torch.nan)}, "NaN values of text"),
-    ({"text_embeddings": torch.full((3, 384), torch.inf)}, "infinite values of text"),
-]
-
-
-@pytest.mark.parametrize(("inputs", "message"), BAD_METADATA)
-def test_bad_metadata_is_named(build: Build, tokens: Tensor, inputs: Inputs, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build()(view_features=tokens, **inputs)
-
-
-@pytest.mark.parametrize("bad", [torch.tensor([0, 7, 1]), torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0, 1])])
-def test_bad_weather_labels_are_named(build: Build, tokens: Tensor, bad: Tensor) -> None:
-    with pytest.raises(ValueError, match="weather_labels"):
-        build()(view_features=tokens, labels=torch.tensor([0, 1, 1]), weather_labels=bad)
-
-
 def test_weather_term_is_the_cross_entropy_of_known_weather(build: Build, tokens: Tensor) -> None:
     model, labels = build(), torch.tensor([0, 1, 1])
     output = model(view_features=tokens, labels=labels, weather_labels=torch.tensor([2, -100, 5]))
