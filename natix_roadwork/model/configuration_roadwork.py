@@ -13,7 +13,14 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 FEATURE_POOLINGS = ("cls", "mean", "cls_mean")
 GATES = ("headwise", "elementwise", "none")
-LOSS_TERMS = ("focal", "consistency")
+LOSS_TERMS = ("focal", "consistency", "weather")
+METADATA_FIELDS = ("gps", "weather", "daytime", "scene", "text")
+GPS_ENCODERS = ("sinusoids", "capped", "spherical_harmonics", "wrap")
+DEFAULT_VOCABULARIES = {
+    "weather": ["sunny", "rainy", "foggy", "cloudy", "clear", "overcast", "snowy"],
+    "daytime": ["day", "night", "dawn", "dusk", "light"],
+    "scene": ["urban", "highway", "residential", "rural", "industrial", "commercial"],
+}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -47,8 +54,16 @@ class RoadworkConfig(PreTrainedConfig):
         feed_forward: Whether an attention layer ends with a feed-forward block.
         view_positions: Whether each view gets a learned position embedding.
         dropout: Dropout in [0, 1) of the head.
-        metadata_fields: Metadata the model reads; empty = images only.
-        loss_weights: Weight of each loss term; a term that is absent is off.
+        metadata_fields: Metadata the model reads, some of gps, weather, daytime, scene, text; empty = images only, and
+            no module for metadata exists. They are kept in this order.
+        vocabularies: Known tags of weather, daytime and scene; the position in its list is a tag's id, and the
+            length of the list the id of a tag that is not in it.
+        gps_encoder: `capped` (waves of at least 25 km), `sinusoids` (the plan's), `spherical_harmonics`, `wrap`.
+        gps_jitter_km: Deviation of the normal steps by which positions move in training, >= 0.
+        metadata_dropout: Probability in [0, 1) that a field of a row counts as missing in training.
+        whole_metadata_dropout: Share in [0, 1) of the rows that lose all metadata in training.
+        metadata_residual: Whether metadata corrects the embedding, or the fused vector replaces it as in the plan.
+        loss_weights: Weight of each loss term; a term that is absent is off, and its head does not exist.
         focal_gamma: Focusing exponent of the focal term, >= 0.
         focal_alpha: Weight of each class in the focal term.
         label_smoothing: Share of the target spread over the classes, in [0, 1).
@@ -87,6 +102,12 @@ class RoadworkConfig(PreTrainedConfig):
     view_positions: bool = True
     dropout: float = 0.1
     metadata_fields: list[str] | tuple[str, ...] = ()
+    vocabularies: dict[str, list[str]] | None = None
+    gps_encoder: str = "capped"
+    gps_jitter_km: float = 1.0
+    metadata_dropout: float = 0.5
+    whole_metadata_dropout: float = 0.2
+    metadata_residual: bool = True
     loss_weights: dict[str, float] | None = None
     focal_gamma: float = 2.0
     focal_alpha: list[float] | tuple[float, ...] = (1.0, 1.0)
@@ -101,6 +122,9 @@ class RoadworkConfig(PreTrainedConfig):
             self.label2id = {"None": 0, "Roadwork": 1}
         if self.loss_weights is None:
             self.loss_weights = {"focal": 0.4, "consistency": 0.25}
+        if self.vocabularies is None:
+            self.vocabularies = DEFAULT_VOCABULARIES
+        self.vocabularies = copy.deepcopy(self.vocabularies)
         if self.feature_dim is None:
             self.feature_dim = _feature_dim(self.backbone_config)
         for name in ("wide_views", "image_mean", "image_std", "metadata_fields", "focal_alpha"):
@@ -111,6 +135,7 @@ class RoadworkConfig(PreTrainedConfig):
         self.keep_views = min(self.keep_views, self.num_views)
         self.wide_views = [view for view in self.wide_views if view < self.num_views]
         self._check_choices()
+        self._check_metadata()
 
     @property
     def keys_to_ignore_at_inference(self) -> list[str]:
@@ -123,6 +148,7 @@ class RoadworkConfig(PreTrainedConfig):
             "view_indices",
             "view_weights",
             "token_weights",
+            "weather_logits",
         ]
 
     def _check_sizes(self) -> None:
@@ -175,7 +201,21 @@ class RoadworkConfig(PreTrainedConfig):
             f"a positive weight for some of {LOSS_TERMS}",
         )
         self._require("focal" in self.loss_weights, "loss_weights", "with a weight for focal")
-        self._require(not self.metadata_fields, "metadata_fields", "empty: this version reads images only")
+
+    def _check_metadata(self) -> None:
+        fields = self.metadata_fields
+        known = all(name in METADATA_FIELDS for name in fields) and len(set(fields)) == len(fields)
+        self._require(known, "metadata_fields", f"some of {METADATA_FIELDS}, each once")
+        self.metadata_fields = [name for name in METADATA_FIELDS if name in fields]
+        wanted = f"lists of different tags under {tuple(DEFAULT_VOCABULARIES)}"
+        tables = self.vocabularies
+        self._require(isinstance(tables, dict) and set(tables) == set(DEFAULT_VOCABULARIES), "vocabularies", wanted)
+        self._require(all(_is_vocabulary(tags) for tags in tables.values()), "vocabularies", wanted)
+        self._require(self.gps_encoder in GPS_ENCODERS, "gps_encoder", f"one of {GPS_ENCODERS}")
+        self._require(_is_number(self.gps_jitter_km) and self.gps_jitter_km >= 0, "gps_jitter_km", "at least 0")
+        for name in ("metadata_dropout", "whole_metadata_dropout"):
+            value = getattr(self, name)
+            self._require(_is_number(value) and 0 <= value < 1, name, "in [0, 1)")
 
     def _require(self, holds: bool, name: str, wanted: str) -> None:
         if not holds:
@@ -188,6 +228,12 @@ def _is_whole(value: object, lowest: int) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_vocabulary(tags: object) -> bool:
+    if not isinstance(tags, list | tuple) or not tags or not all(isinstance(tag, str) and tag for tag in tags):
+        return False
+    return len(set(tags)) == len(tags)
 
 
 def _backbone_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig:

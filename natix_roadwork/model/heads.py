@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """Roadwork or none: H, H/2, 2, with GELU and dropout."""
+    """Two layers from an embedding to logits: H, H/2, C, with GELU and dropout."""
 
     def __init__(self, hidden_size: int, num_labels: int, dropout: float) -> None:
         super().__init__()
@@ -14,5 +14,5 @@ class Classifier(nn.Module):
         self.output = nn.Linear(hidden_size // 2, num_labels)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Maps `(..., H)` to logits `(..., 2)`."""
+        """Maps `(..., H)` to logits `(..., C)`."""
         return self.output(self.dropout(self.activation(self.hidden(embedding))))

@@ -65,6 +65,21 @@ def consistency_loss(view_logits: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]
     return ((weights * divergence).sum(dim=1) * active).sum() / count.clamp_min(1), count
 
 
+def weather_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the weather over the photos whose weather is known.
+
+    Args:
+        logits: `(B, C)`.
+        labels: `(B,)` classes, -100 = unknown.
+
+    Returns:
+        The mean (0, with a gradient of 0, without any such photo) and the number of such photos.
+    """
+    count = (labels != -100).float().sum()
+    total = F.cross_entropy(logits.float(), labels.long(), ignore_index=-100, reduction="sum")
+    return total / count.clamp_min(1), count
+
+
 def total_loss(parts: dict[str, Tensor], counts: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """Weighs the loss terms; the weights are renormalised over the terms that have rows.
 

@@ -4,17 +4,15 @@
 
     pixels (B, V, 3, S, S) -> frozen backbone -> tokens (B, V, T, D) -> standardised -> evidence pooling (B, V, D)
       -> pruning (B, K, D) -> projection, pyramid (B, K, H) -> gated attention (B, K, H) -> view fusion (B, H)
-      -> classifier (B, 2)
+      (+ metadata) -> classifier (B, 2)
 """
 
-from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from .attention import AttentionGate, GatedAttentionLayer, MultiScalePyramid, ViewProjection
 from .backbone import check_view_size, freeze, view_tokens
@@ -22,37 +20,20 @@ from .checkpoint import FrozenBackboneCheckpoint
 from .configuration_roadwork import RoadworkConfig
 from .evidence import EvidencePooling, FeatureStandardizer
 from .heads import Classifier
-from .losses import consistency_loss, focal_loss, soft_targets, total_loss
+from .losses import consistency_loss, focal_loss, soft_targets, total_loss, weather_loss
+from .metadata_fusion import MetadataFusion, TagTable
+from .model_inputs import (
+    by_field,
+    check_pixels,
+    check_tokens,
+    hidden_from_signature,
+    known_weather,
+    warn_of_unread,
+)
+from .outputs import RoadworkOutput
 from .pruning import ViewPruning
 from .view_fusion import GatedViewFusion
 from .views import normalize_views
-
-
-@dataclass
-class RoadworkOutput(ModelOutput):
-    """What the models return.
-
-    Attributes:
-        loss: Weighted mean of the loss terms.
-        loss_parts: Name of a loss term to its unweighted mean.
-        loss_counts: Name of a loss term to the number of rows behind that mean.
-        logits: `(B, 2)` before softmax, class 1 is roadwork.
-        embedding: `(B, H)` fused photo vector.
-        view_logits: `(B, K, 2)` the classifier on each kept view.
-        view_indices: `(B, K)` which views were kept, ascending.
-        view_weights: `(B, K)` share of each kept view in the embedding, sums to 1.
-        token_weights: `(B, V, T)` share of each token in its view's vector, sums to 1.
-    """
-
-    loss: Tensor | None = None
-    loss_parts: dict[str, Tensor] | None = None
-    loss_counts: dict[str, Tensor] | None = None
-    logits: Tensor | None = None
-    embedding: Tensor | None = None
-    view_logits: Tensor | None = None
-    view_indices: Tensor | None = None
-    view_weights: Tensor | None = None
-    token_weights: Tensor | None = None
 
 
 class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
@@ -66,8 +47,8 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _no_split_modules = ("GatedAttentionLayer",)
-    # A classifier's checkpoint loads into the bare model; its head is not needed there.
-    _keys_to_ignore_on_load_unexpected = (r"^classifier\.",)
+    # A classifier's checkpoint loads into the bare model; its heads are not needed there.
+    _keys_to_ignore_on_load_unexpected = (r"^classifier\.", r"^weather_head\.")
 
     def __init__(self, config: RoadworkConfig, backbone: PreTrainedModel | None = None) -> None:
         """Builds the model; `backbone` keeps its weights and is frozen, without one an untrained one is built."""
@@ -98,6 +79,7 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
             for _ in range(config.num_attention_layers)
         )
         self.view_fusion = GatedViewFusion(config.hidden_size, config.num_attention_heads, config.dropout)
+        self.metadata_fusion = MetadataFusion(config) if config.metadata_fields else None
         self._add_heads(config)
         self._leave_backbone_out_of_checks()
         self.post_init()
@@ -112,6 +94,8 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         elif isinstance(module, FeatureStandardizer):
             init.zeros_(module.mean)
             init.ones_(module.std)
+        elif isinstance(module, TagTable) and not getattr(module.weight, "_is_hf_initialized", False):
+            init.zeros_(module.weight[-1])  # a slice does not know whether the table was loaded
         # transformers calls this only for modules that own tensors, so the gate is a class of its own.
         if isinstance(module, AttentionGate):
             # Nearly open at the start: sigmoid(2) = .88; a gate at .5 would halve every layer.
@@ -136,14 +120,7 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         Raises:
             ValueError: The shape is not the one above, or S is not `view_size`.
         """
-        if pixel_values.dim() == 4:
-            pixel_values = pixel_values.unsqueeze(1)
-        size = self.config.view_size
-        if pixel_values.dim() != 5 or pixel_values.shape[2:] != (3, size, size):
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}, expected (B, V, 3, {size}, {size}) as "
-                f"view_size={size} says."
-            )
+        pixel_values = check_pixels(pixel_values, self.config.view_size)
         if pixel_values.dtype == torch.uint8:
             pixel_values = normalize_views(pixel_values, self.config.image_mean, self.config.image_std)
         tokens = view_tokens(
@@ -158,24 +135,15 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         if (pixel_values is None) == (view_features is None):
             raise ValueError("Give exactly one of pixel_values and view_features.")
         tokens = self.extract_tokens(pixel_values) if view_features is None else view_features
-        if tokens.dim() == 3:
-            tokens = tokens.unsqueeze(2)
-        config = self.config
-        if tokens.dim() != 4 or tokens.shape[1] > config.num_views or tokens.shape[3] != config.feature_dim:
-            raise ValueError(
-                f"The views have tokens of shape {tuple(tokens.shape)}, expected (B, V, T, {config.feature_dim}) with "
-                f"V <= num_views={config.num_views}."
-            )
-        if view_mask is None:
-            view_mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        if view_mask.shape != tokens.shape[:2]:
-            raise ValueError(f"view_mask has shape {tuple(view_mask.shape)}, expected {tuple(tokens.shape[:2])}.")
-        view_mask = view_mask.bool().clone()
-        view_mask[:, 0] = True  # the global view is never degenerate, and a photo without any view has no answer
-        return tokens, view_mask
+        return check_tokens(self.config, tokens, view_mask)
 
-    def _fuse(self, tokens: Tensor, view_mask: Tensor) -> tuple[RoadworkOutput, Tensor, Tensor]:
-        """Tokens `(B, V, T, D)` to the embedding; also the refined views `(B, K, H)` and their mask `(B, K)`."""
+    def _fuse(
+        self, tokens: Tensor, view_mask: Tensor, metadata: dict[str, Tensor | None]
+    ) -> tuple[RoadworkOutput, Tensor, Tensor, Tensor]:
+        """Tokens `(B, V, T, D)` and metadata to the embedding.
+
+        Also returns the refined views `(B, K, H)`, their mask `(B, K)` and the embedding `(B, H)` before metadata.
+        """
         tokens = self.standardizer(tokens).to(self.projection.linear.weight.dtype)
         token_weights = torch.ones_like(tokens[..., 0])
         views, strength = tokens[:, :, 0], None
@@ -189,20 +157,29 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         hidden = self.pyramid(self.projection(views, indices))  # (B, K, H)
         for layer in self.attention_layers:
             hidden = layer(hidden, mask)
-        embedding, refined, view_weights = self.view_fusion(hidden, mask, strength)
+        vision, refined, view_weights = self.view_fusion(hidden, mask, strength)
+        embedding = vision
+        warn_of_unread(self.config, metadata)
+        if self.metadata_fusion is not None:
+            embedding, refined = self.metadata_fusion(vision, refined, metadata)
         output = RoadworkOutput(
             embedding=embedding,
             view_indices=indices,
             view_weights=view_weights,
             token_weights=token_weights,
         )
-        return output, refined, mask
+        return output, refined, mask, vision
 
     def forward(
         self,
         pixel_values: Tensor | None = None,
         view_features: Tensor | None = None,
         view_mask: Tensor | None = None,
+        gps: Tensor | None = None,
+        weather_ids: Tensor | None = None,
+        daytime_ids: Tensor | None = None,
+        scene_ids: Tensor | None = None,
+        text_embeddings: Tensor | None = None,
     ) -> RoadworkOutput:
         """Fuses the views of each photo.
 
@@ -210,6 +187,13 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
             pixel_values: `(B, V, 3, S, S)` or `(B, 3, S, S)`, see `extract_tokens`.
             view_features: `(B, V, T, D)` or `(B, V, D)` tokens computed before, instead of `pixel_values`.
             view_mask: `(B, V)` valid views; all when None.
+            gps: `(B, 2)` latitude and longitude in degrees, NaN = missing. Metadata that `metadata_fields` does not
+                name is ignored with a warning; a field that is None counts as missing, and without any field the
+                answer is that of the images alone.
+            weather_ids: `(B, L)` tags by their position in `vocabularies`, its length = unknown, padded with -1.
+            daytime_ids: `(B, L)`, as `weather_ids`.
+            scene_ids: `(B, L)`, as `weather_ids`.
+            text_embeddings: `(B, 384)` vectors of all-MiniLM-L6-v2, NaN = missing.
 
         Returns:
             Embedding, kept views, view weights and token weights.
@@ -217,7 +201,8 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         Raises:
             ValueError: Both or none of the inputs are given, or a shape does not fit the config.
         """
-        return self._fuse(*self._tokens_and_mask(pixel_values, view_features, view_mask))[0]
+        tokens, mask = self._tokens_and_mask(pixel_values, view_features, view_mask)
+        return self._fuse(tokens, mask, by_field(gps, weather_ids, daytime_ids, scene_ids, text_embeddings))[0]
 
 
 class RoadworkForImageClassification(RoadworkModel):
@@ -227,41 +212,62 @@ class RoadworkForImageClassification(RoadworkModel):
 
     def _add_heads(self, config: RoadworkConfig) -> None:
         self.classifier = Classifier(config.hidden_size, config.num_labels, config.dropout)
+        self.weather_head = None
+        if "weather" in config.loss_weights:
+            self.weather_head = Classifier(config.hidden_size, len(config.vocabularies["weather"]), config.dropout)
 
+    @hidden_from_signature("weather_labels")
     def forward(
         self,
         pixel_values: Tensor | None = None,
         view_features: Tensor | None = None,
         view_mask: Tensor | None = None,
+        gps: Tensor | None = None,
+        weather_ids: Tensor | None = None,
+        daytime_ids: Tensor | None = None,
+        scene_ids: Tensor | None = None,
+        text_embeddings: Tensor | None = None,
         labels: Tensor | None = None,
+        weather_labels: Tensor | None = None,
     ) -> RoadworkOutput:
         """Classifies each photo.
 
         Args:
-            pixel_values: `(B, V, 3, S, S)` or `(B, 3, S, S)`, see `extract_tokens`.
-            view_features: `(B, V, T, D)` or `(B, V, D)` tokens computed before, instead of `pixel_values`.
-            view_mask: `(B, V)` valid views; all when None.
+            pixel_values: As for `RoadworkModel.forward`, and so are the next seven.
+            view_features: Tokens instead of pixels.
+            view_mask: Valid views.
+            gps: Degrees.
+            weather_ids: Tags.
+            daytime_ids: Tags.
+            scene_ids: Tags.
+            text_embeddings: Vectors of the text.
             labels: `(B,)` class indices, 1 = roadwork, or `(B, 2)` class probabilities.
+            weather_labels: `(B,)` positions in the vocabulary, -100 = unknown; read with a `weather` term only.
 
         Returns:
             Logits and everything `RoadworkModel` returns; with `labels` also the loss and its parts.
 
         Raises:
-            ValueError: Both or none of the inputs are given, or a shape does not fit the config.
+            ValueError: Both or none of the inputs are given, or a shape or value does not fit the config.
         """
-        output, refined, mask = self._fuse(*self._tokens_and_mask(pixel_values, view_features, view_mask))
+        tokens, view_mask = self._tokens_and_mask(pixel_values, view_features, view_mask)
+        metadata = by_field(gps, weather_ids, daytime_ids, scene_ids, text_embeddings)
+        output, refined, mask, vision = self._fuse(tokens, view_mask, metadata)
         result = RoadworkOutput(
-            logits=self.classifier(output.embedding), view_logits=self.classifier(refined), **output
+            logits=self.classifier(output.embedding),
+            view_logits=self.classifier(refined),
+            weather_logits=None if self.weather_head is None else self.weather_head(vision),
+            **output,
         )
         if labels is None:
             return result
-        parts, counts = self._loss_parts(result, mask, labels)
+        parts, counts = self._loss_parts(result, mask, labels, weather_labels)
         loss = total_loss(parts, counts, self.config.loss_weights)
         # Built anew, so that the fields keep their declared order: loss first, as callers by position expect.
         return RoadworkOutput(loss=loss, loss_parts=parts, loss_counts=counts, **result)
 
     def _loss_parts(
-        self, output: RoadworkOutput, mask: Tensor, labels: Tensor
+        self, output: RoadworkOutput, mask: Tensor, labels: Tensor, weather_labels: Tensor | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Each active term's mean and the number of rows behind it."""
         config = self.config
@@ -272,6 +278,9 @@ class RoadworkForImageClassification(RoadworkModel):
         if "consistency" in config.loss_weights:
             wide = torch.isin(output.view_indices, output.view_indices.new_tensor(config.wide_views)) & mask
             parts["consistency"], counts["consistency"] = consistency_loss(output.view_logits, wide)
+        if "weather" in config.loss_weights:
+            weather_labels = known_weather(weather_labels, output.weather_logits, self.training)
+            parts["weather"], counts["weather"] = weather_loss(output.weather_logits, weather_labels)
         return parts, counts
 
 

@@ -129,6 +129,13 @@ class PretrainArguments:
     focal_alpha: list[str] = field(default_factory=lambda: ["auto"], metadata={"help": "auto, or two class weights."})
     label_smoothing: float = field(default=0.1, metadata={"help": "Share of a target spread over the classes."})
     metadata_fields: list[str] = field(default_factory=list, metadata={"help": "Metadata the model reads."})
+    gps_encoder: Literal["capped", "sinusoids", "spherical_harmonics", "wrap"] = field(
+        default="capped", metadata={"help": "How a position becomes a vector; sinusoids is the plan's."}
+    )
+    gps_jitter_km: float = field(default=1.0, metadata={"help": "Deviation by which positions move in training."})
+    metadata_dropout: float = field(default=0.5, metadata={"help": "Chance that a field counts as missing."})
+    whole_metadata_dropout: float = field(default=0.2, metadata={"help": "Share of rows that lose all metadata."})
+    metadata_residual: bool = field(default=True, metadata={"help": "Metadata corrects the embedding; false: plan."})
     # Data
     view_layout: Literal["photo12", "single"] = field(default="photo12", metadata={"help": "Views of a photo."})
     squares: list[str] = field(

@@ -32,7 +32,9 @@ logger = logging.get_logger(__name__)
 MODEL_FIELDS = (
     *("feature_pooling", "evidence_grid", "keep_views", "hidden_size", "num_attention_layers", "num_attention_heads"),
     *("attention_gate", "feed_forward", "view_positions", "dropout", "loss_weights", "focal_gamma", "label_smoothing"),
-    *("metadata_fields", "view_size", "evidence_size", "num_evidence_queries", "token_dropout"),
+    *("view_size", "evidence_size", "num_evidence_queries", "token_dropout"),
+    *("metadata_fields", "gps_encoder", "gps_jitter_km", "metadata_dropout", "whole_metadata_dropout"),
+    "metadata_residual",
 )
 # Settings of `RoadworkImageProcessor` under the same name.
 VIEW_FIELDS = ("view_layout", "squares", "global_fit", "view_size", "max_megapixels")

@@ -168,8 +168,9 @@ def test_a_stranger_without_the_package_gets_the_same_answer(
     AutoModel.from_config(tiny_backbone_config).save_pretrained(tmp_path / "backbone")
     fill_hub_cache(tmp_path / "hub", "acme/tiny", tmp_path / "backbone")
     model = RoadworkForImageClassification.from_backbone(
-        "acme/tiny", cache_dir=tmp_path / "hub", view_size=32, hidden_size=16, num_attention_heads=2, evidence_size=8
-    ).eval()
+        "acme/tiny", cache_dir=tmp_path / "hub", view_size=32, hidden_size=16, num_attention_heads=2, evidence_size=8,
+        metadata_fields=["gps", "weather"], loss_weights={"focal": 0.4, "weather": 0.15},
+    ).eval()  # fmt: skip
     model.save_pretrained(tmp_path / "checkpoint")  # without the backbone, which the stranger's cache holds
     RoadworkImageProcessor(view_size=32).save_pretrained(tmp_path / "checkpoint")
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HOME": str(tmp_path / "home")}

@@ -40,7 +40,16 @@ BAD_FIELDS = [
     ("loss_weights", {"focal": 0.0}),
     ("loss_weights", {"focal": "much"}),
     ("loss_weights", {"consistency": 0.25}),
-    ("metadata_fields", ["weather"]),
+    ("metadata_fields", ["auto"]),
+    ("metadata_fields", ["weather", "weather"]),
+    ("vocabularies", {"weather": ["sunny"], "daytime": ["day"]}),
+    ("vocabularies", {"weather": ["sunny", "sunny"], "daytime": ["day"], "scene": ["urban"]}),
+    ("vocabularies", {"weather": [], "daytime": ["day"], "scene": ["urban"]}),
+    ("vocabularies", ["sunny"]),
+    ("gps_encoder", "geoclip"),
+    ("gps_jitter_km", -1.0),
+    ("metadata_dropout", 1.0),
+    ("whole_metadata_dropout", "often"),
     ("id2label", {0: "None", 1: "Roadwork", 2: "Maybe"}),
 ]
 

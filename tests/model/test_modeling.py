@@ -112,7 +112,8 @@ def test_any_number_of_views_up_to_the_config(tiny_model: Model, num_views: int,
 
 def test_output_fields_come_in_their_declared_order(tiny_model: Model, tokens: Tensor) -> None:
     output = tiny_model(view_features=tokens, labels=torch.tensor([0, 1]))
-    assert list(output.keys()) == list(RoadworkOutput.__dataclass_fields__)
+    declared = [name for name in RoadworkOutput.__dataclass_fields__ if getattr(output, name) is not None]
+    assert list(output.keys()) == declared and len(declared) > 8
     assert output[0] is output.loss
     assert tiny_model(view_features=tokens)[0].shape == (2, 2)  # logits come first without labels
 

@@ -82,6 +82,14 @@ def test_views_are_chosen_by_the_recipe(backbone: Path) -> None:
     assert model.config.wide_views == [0, 10, 11] and model.config.num_views == 12
 
 
+def test_metadata_is_chosen_by_the_recipe(backbone: Path) -> None:
+    keys = {"metadata_fields": ["weather", "gps"], "gps_encoder": "wrap", "gps_jitter_km": 0.5}
+    keys |= {"metadata_dropout": 0.3, "whole_metadata_dropout": 0.1, "metadata_residual": False}
+    model, _ = build_model(settings("photos", backbone, loss_weights='{"focal": 1, "weather": 0.2}', **keys), [0, 1])
+    assert {name: getattr(model.config, name) for name in keys} == keys | {"metadata_fields": ["gps", "weather"]}
+    assert model.metadata_fusion.encoder.width == 192 and model.weather_head is not None
+
+
 def test_revision_is_for_hub_data_only(photos: Photos, backbone: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="revision='v1'"):
         prepare_inputs(settings(photos(train=8), backbone, dataset_revision="v1"), training(tmp_path))
