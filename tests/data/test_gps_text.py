@@ -58,7 +58,7 @@ def test_degrees_minutes_and_seconds_read_back() -> None:
         "41.5 N 81.0 W",
         "23 26m 22s N 23 27m 30s E",
         "23 26' 22\" N 23 27' 30\" E",
-        "23° 26′ 22″ N 23° 27′ 30″ E",
+        "23° 26\u2032 22\u2033 N 23° 27\u2032 30\u2033 E",
         "N 39°20' 0\" / W 74°35' 0\"",
         "-41.5,81",
     ],
@@ -107,7 +107,10 @@ def test_missing_is_nan(value: object) -> None:
         ({"lat": 3.0}, "one key of"),
         ({"lat": 3.0, "latitude": 4.0, "lon": 1.0}, "one key of"),
         ("1" * 300, "300 characters"),
-        *((bad, "two numbers") for bad in ("[-86.2]", "[1, 2, 3]", "north", "[39.7, -86.2", "x39.7, -86.2", "39,7, 8")),
+        *(
+            (bad, "two numbers")
+            for bad in ("[-86.2]", "[1, 2, 3]", "north", "[39.7, -86.2", "x39.7, -86.2", "39,7, 8")
+        ),
         *((bad, "two numbers") for bad in ("__import__('os')", "{[]: 1}", 7, b"39.7,-86.2", [], "12.39.7,-86.2")),
     ],
 )

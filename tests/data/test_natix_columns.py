@@ -26,13 +26,16 @@ def test_wrong_labels_are_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [("No Description", ""), ("null", ""), ("None", ""), (None, ""), (math.nan, ""), (" Cones. ", "Cones.")]
+    ("value", "text"),
+    [("No Description", ""), ("null", ""), ("None", ""), (None, ""), (math.nan, ""), (" Cones. ", "Cones.")],
 )
 def test_text_without_content_is_empty(value: object, text: str) -> None:
     assert parse_text(value) == text
 
 
-@pytest.mark.parametrize(("value", "name"), [(7, "7"), (7.0, "7"), ("a1", "a1"), (-1, ""), (None, ""), ("nan", ""), (math.nan, "")])
+@pytest.mark.parametrize(
+    ("value", "name"), [(7, "7"), (7.0, "7"), ("a1", "a1"), (-1, ""), (None, ""), ("nan", ""), (math.nan, "")]
+)
 def test_ids_become_strings(value: object, name: str) -> None:
     assert parse_id(value) == name
 
@@ -59,12 +62,12 @@ def test_latitude_with_longitude_goes_before_gps() -> None:
 
 def test_wrong_value_becomes_missing_and_is_named() -> None:
     columns = {"label": "label", "gps": "gps", "weather": "scene_level_tags.weather"}
-    parsed, problems = parse_values("train:3", {"label": 1, "gps": "[95, 0]", "weather": "['a'"}, columns)
+    parsed, problems = parse_values("train:3", {"label": 1, "gps": "[95, 100]", "weather": "['a'"}, columns)
     assert parsed["label"] == 1
     assert math.isnan(parsed["latitude"])
     assert parsed["weather"] == []
     assert [(p.row_id, p.column, p.value, p.dropped) for p in problems] == [
-        ("train:3", "gps", "[95, 0]", False),
+        ("train:3", "gps", "[95, 100]", False),
         ("train:3", "scene_level_tags.weather", "['a'", False),
     ]
 

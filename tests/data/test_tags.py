@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from natix_roadwork.data.metadata import DEFAULT_VOCABULARIES
 from natix_roadwork.data.scene_plan import DAYTIMES, ENVIRONMENTS, WEATHERS
-from natix_roadwork.data.tags import TAG_ALIASES, is_missing, is_missing_text, parse_tags, tag_ids
+from natix_roadwork.data.tags import is_missing, is_missing_text, parse_tags, tag_ids
 
 
 WEATHER = ["sunny", "rainy", "foggy"]
@@ -73,3 +74,10 @@ def test_spelling_does_not_matter() -> None:
 def test_missing_values(value: object, missing: bool) -> None:
     assert is_missing(value) == missing
     assert is_missing_text("None") and is_missing_text("") and not is_missing_text("Sunny")
+
+
+def test_words_of_the_scenes_are_known() -> None:
+    words = {"weather": {tag for tags in WEATHERS for tag in tags}, "daytime": DAYTIMES, "scene": ENVIRONMENTS}
+    for field, tags in words.items():
+        vocabulary = DEFAULT_VOCABULARIES[field]
+        assert len(vocabulary) not in tag_ids(field, sorted(tags), vocabulary)
