@@ -141,7 +141,7 @@ def load_rows(
     looked_at = [split for name, split in splits.items() if name != "test" or not lockbox]
     if looked_at:
         report.metadata = metadata_report(concatenate_datasets(looked_at), DEFAULT_VOCABULARIES, report.problems)
-    logger.log(logging.WARNING if report.problems else logging.INFO, report.summary())
+    logger.log(logging.WARNING if report.needs_attention else logging.INFO, report.summary())
     return LoadedRows(splits, report, source.kind, dataset_name, _fingerprint(parts, rows), lockbox, source.commit)
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from natix_roadwork.data.gps_text import SWAPPED_REASON, gps_warnings
 from natix_roadwork.data.metadata import TAG_FIELDS
@@ -110,40 +111,49 @@ def metadata_report(
         if problem.column in names and not problem.dropped:
             row_ids = swapped if problem.reason == SWAPPED_REASON else refused[names[problem.column]]
             row_ids.add(problem.row_id)
-    report = MetadataReport({name: {label: FieldCounts() for label in LABEL_NAMES} for name in FIELDS})
-    row_ids, labels = list(rows["row_id"]), list(rows["label"])
-    gps = np.stack([np.asarray(list(rows[name]), np.float64) for name in ("latitude", "longitude")], -1)
+    gps = np.stack([np.asarray(rows[name][:], np.float64) for name in ("latitude", "longitude")], -1)
+    report = MetadataReport({}, warnings=gps_warnings(gps))
+    row_ids, labels = rows["row_id"][:], np.asarray(rows["label"][:])
     for name in FIELDS:
-        there = ~np.isnan(gps).any(1) if name == "gps" else [bool(value) for value in rows[name]]
-        unknown = _count_unknown(name, rows, vocabularies, report)
-        for number, (row_id, label) in enumerate(zip(row_ids, labels, strict=True)):
-            counts = report.counts[name][LABEL_NAMES[label]]
-            counts.rows += 1
-            counts.parsed += bool(there[number])
-            counts.refused += not there[number] and row_id in refused[name]
-            counts.missing += not there[number] and row_id not in refused[name]
-            counts.swapped += name == "gps" and row_id in swapped
-            counts.unknown += number in unknown
-    report.warnings = gps_warnings(gps)
+        there = ~np.isnan(gps).any(1) if name == "gps" else np.array([bool(value) for value in rows[name][:]], bool)
+        wrong = ~there & _is_in(row_ids, refused[name])
+        kinds = {
+            "rows": np.ones(len(there), bool),
+            "parsed": there,
+            "missing": ~there & ~wrong,
+            "refused": wrong,
+            "swapped": there & _is_in(row_ids, swapped if name == "gps" else set()),
+            "unknown": _has_unknown(name, rows, vocabularies, report),
+        }
+        report.counts[name] = {
+            text: FieldCounts(**{kind: int((mask & (labels == label)).sum()) for kind, mask in kinds.items()})
+            for label, text in enumerate(LABEL_NAMES)
+        }
     return report
 
 
-def _count_unknown(
+def _is_in(row_ids: Sequence[str], chosen: set[str]) -> NDArray[np.bool_]:
+    if not chosen:
+        return np.zeros(len(row_ids), bool)
+    return np.array([row_id in chosen for row_id in row_ids], bool)
+
+
+def _has_unknown(
     name: str, rows: Mapping[str, Sequence[Any]], vocabularies: Mapping[str, Sequence[str]], report: MetadataReport
-) -> set[int]:
-    """Count the tags that a vocabulary lacks; returns the numbers of the rows that have one."""
+) -> NDArray[np.bool_]:
+    """Count the tags that a vocabulary lacks; returns which rows have one."""
+    found = np.zeros(len(rows["row_id"]), bool)
     if name not in TAG_FIELDS:
-        return set()
+        return found
     tags: Counter = Counter()
-    found = set()
     known: dict[str, bool] = {}
-    for number, row in enumerate(rows[name]):
+    for number, row in enumerate(rows[name][:]):
         for tag in dict.fromkeys(row):
             if tag not in known:
                 known[tag] = len(vocabularies[name]) not in tag_ids(name, [tag], vocabularies[name])
             if not known[tag]:
                 tags[tag] += 1
-                found.add(number)
+                found[number] = True
     if tags:
         report.unknown_tags[name] = tags
     return found

@@ -77,6 +77,11 @@ class RowReport:
         return [problem for problem in self.problems if problem.dropped]
 
     @property
+    def needs_attention(self) -> bool:
+        """Whether a value was wrong, or a whole column looks odd."""
+        return bool(self.problems) or (self.metadata is not None and bool(self.metadata.warnings))
+
+    @property
     def num_read(self) -> int:
         """Rows read over all splits."""
         return sum(self.read.values())

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -85,14 +86,16 @@ def tag_ids(field: str, tags: Iterable[str], vocabulary: Sequence[str]) -> list[
         Distinct ids in the order of the tags: `0..n-1` for known words, n (UNK) for any other tag. Empty where no tag
         is given: tags that say "not given" count as none.
     """
-    words = {_plain(word): number for number, word in enumerate(vocabulary)}
-    ids = []
-    for tag in tags:
-        if is_missing_text(tag):
-            continue
-        plain = _plain(tag)
-        ids.append(words.get(plain, words.get(TAG_ALIASES[field].get(plain, ""), len(vocabulary))))
+    known = _known_words(field, tuple(vocabulary))
+    ids = (known.get(_plain(tag), len(vocabulary)) for tag in tags if not is_missing_text(tag))
     return list(dict.fromkeys(ids))
+
+
+@cache
+def _known_words(field: str, vocabulary: tuple[str, ...]) -> dict[str, int]:
+    """Id of each word of a vocabulary and of each alias that leads to one."""
+    words = {_plain(word): number for number, word in enumerate(vocabulary)}
+    return {alias: words[word] for alias, word in TAG_ALIASES[field].items() if word in words} | words
 
 
 def _literal(text: str) -> object:

@@ -14,9 +14,10 @@ from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.metadata import METADATA_FIELDS, MetadataInputs
 from natix_roadwork.data.photo_batches import collate_rows, photo_transform
+from natix_roadwork.training import pretrain_inputs
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.metadata_inputs import chosen_fields, metadata_inputs
-from natix_roadwork.training.pretrain_inputs import build_model
+from natix_roadwork.training.pretrain_inputs import build_model, prepare_inputs
 
 
 EMBEDDED = "embedded:all-minilm-l6-v2"
@@ -154,3 +155,31 @@ def test_model_is_built_with_the_resolved_fields(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InterruptedError):
         build_model(PretrainArguments(dataset_name="x", metadata_fields=["auto"]), [0, 1], ["weather"])
     assert asked == [["weather"]]
+
+
+@pytest.mark.parametrize("feature_cache", ["off", "map"])
+def test_recipe_key_decides_what_the_batches_hold(
+    rows: LoadedRows,
+    args: RoadworkTrainingArguments,
+    tiny_model: RoadworkForImageClassification,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    feature_cache: str,
+) -> None:
+    tiny_model.backbone.save_pretrained(tmp_path / "backbone")
+    monkeypatch.setattr(pretrain_inputs, "build_model", lambda settings, labels, fields: build_model(settings, labels))
+    settings = PretrainArguments(
+        dataset_name=rows.dataset_name,
+        backbone_id=str(tmp_path / "backbone"),
+        view_size=32,
+        evidence_grid=2,
+        hidden_size=16,
+        num_attention_heads=2,
+        feature_cache=feature_cache,
+        metadata_fields=["auto"],
+        baselines=False,
+    )
+    inputs = prepare_inputs(settings, args, folder=str(tmp_path / "kept"), audited_fields=["gps", "daytime"])
+    photo = {"off": "pixel_values", "map": "view_features"}[feature_cache]
+    for split in ("train", "dev"):
+        assert inputs.datasets[split][0].keys() == {photo, "view_mask", "labels", "gps", "daytime_ids"}
