@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from natix_roadwork.data.metadata import DEFAULT_VOCABULARIES, NO_METADATA, MetadataInputs
+from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.data.text_vectors import TEXT_FOLDER, compute_text_vectors
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 
@@ -35,6 +35,7 @@ def chosen_fields(wanted: Sequence[str], audited_fields: Sequence[str] | None = 
 def metadata_inputs(
     splits: dict[str, Dataset],
     fields: Sequence[str],
+    vocabularies: dict[str, list[str]],
     loss_weights: dict[str, float],
     text_encoder_id: str,
     args: RoadworkTrainingArguments,
@@ -45,6 +46,7 @@ def metadata_inputs(
     Args:
         splits: Rows whose texts get a vector.
         fields: The fields the model reads.
+        vocabularies: Known words of the tag fields, as the model was built with.
         loss_weights: With a weight for `weather`, the batches hold that term's targets too.
         text_encoder_id: Reads the field `text`.
         args: Device and processes.
@@ -61,4 +63,4 @@ def metadata_inputs(
         with args.main_process_first(desc="computing text vectors"):
             kept = Path(folder) / TEXT_FOLDER if folder else None
             vectors = compute_text_vectors(texts, text_encoder_id, folder=kept, device=str(args.device))
-    return MetadataInputs(tuple(fields), DEFAULT_VOCABULARIES, vectors, "weather" in loss_weights)
+    return MetadataInputs(tuple(fields), vocabularies, vectors, "weather" in loss_weights)

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows, extract_features
+from natix_roadwork.data.metadata import DEFAULT_VOCABULARIES
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.embedded import embedded_backbone, is_embedded
 from natix_roadwork.model.checkpoint import check_image_processor
@@ -106,7 +107,9 @@ def prepare_inputs(
     if cached or settings.baselines:
         tokens = compute_tokens(splits, model, processor, args, folder)
     fit_standardizer(model, processor, splits["train"], tokens.get("train"), args, folder)
-    metadata = metadata_inputs(splits, fields, model.config.loss_weights, settings.text_encoder_id, args, folder)
+    metadata = metadata_inputs(
+        splits, fields, DEFAULT_VOCABULARIES, model.config.loss_weights, settings.text_encoder_id, args, folder
+    )
     if cached:
         inputs = {name: split.for_training(metadata) for name, split in tokens.items()}
     else:

@@ -12,7 +12,7 @@ from transformers import Trainer
 from natix_roadwork import RoadworkForImageClassification, RoadworkImageProcessor
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import extract_features
-from natix_roadwork.data.metadata import METADATA_FIELDS, MetadataInputs
+from natix_roadwork.data.metadata import DEFAULT_VOCABULARIES, METADATA_FIELDS, MetadataInputs
 from natix_roadwork.data.photo_batches import collate_rows, photo_transform
 from natix_roadwork.training import pretrain_inputs
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
@@ -66,7 +66,9 @@ def args(tmp_path: Path) -> RoadworkTrainingArguments:
 
 
 def prepared(rows: LoadedRows, args: RoadworkTrainingArguments, *fields: str, **weights: float) -> MetadataInputs:
-    return metadata_inputs(rows.splits, fields, {"focal": 1.0, **weights}, EMBEDDED, args, args.output_dir)
+    return metadata_inputs(
+        rows.splits, fields, DEFAULT_VOCABULARIES, {"focal": 1.0, **weights}, EMBEDDED, args, args.output_dir
+    )
 
 
 class MetadataHead(nn.Module):
