@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, Value, concatenate_datasets, load_dataset
 
+from natix_roadwork.data.consistency import contradicting_rows
 from natix_roadwork.data.imagefolder import imagefolder_rows, scan_imagefolder
+from natix_roadwork.data.metadata_report import metadata_report
 from natix_roadwork.data.natix_columns import (
     BOOKKEEPING_COLUMNS,
     COLUMN_NAMES,
@@ -30,6 +32,7 @@ from natix_roadwork.data.normalise import normalise_rows
 from natix_roadwork.data.row_report import RowProblem, RowReport, row_problem
 from natix_roadwork.data.sources import SPLITS, Source, find_source
 from natix_roadwork.data.splits import dev_mask, group_names, require_both_classes, shared_with
+from natix_roadwork.model.configuration_roadwork import DEFAULT_VOCABULARIES
 
 
 logger = logging.getLogger(__name__)
@@ -66,10 +69,11 @@ class LoadedRows:
 
 @dataclass
 class _Part:
-    """One split of the source: encoded photos, schema values, groups, and the numbers of the rows still kept."""
+    """One split of the source: encoded photos, schema values, source columns, groups, and the rows still kept."""
 
     images: Dataset
     values: Dataset
+    columns: dict[str, str]
     groups: list[str]
     kept: np.ndarray
 
@@ -84,6 +88,7 @@ def load_rows(
     dev_share: float = 0.15,
     max_megapixels: float = 80.0,
     verify_images: bool = False,
+    consistency_filter: bool = False,
     revision: str | None = None,
     cache_dir: str | None = None,
     num_proc: int | None = None,
@@ -99,6 +104,8 @@ def load_rows(
         dev_share: Share of the train rows that become dev rows.
         max_megapixels: Photos with more million pixels are dropped from their header.
         verify_images: Decode every photo once, to drop those that are damaged inside the picture data.
+        consistency_filter: Drop rows whose description contradicts the label, as validators do: label 0 with one,
+            label 1 without.
         revision: Branch, tag or commit of a Hub data set.
         cache_dir: Folder of the `datasets` cache.
         num_proc: Processes that read the rows.
@@ -113,6 +120,9 @@ def load_rows(
     read = _read_parquet if source.layout == "parquet" else _read_imagefolder
     parts = {split: read(source, split, report, settings, cache_dir) for split in source.files}
     _require_unique([row_id for part in parts.values() for row_id in part.column("row_id")], dataset_name)
+    if consistency_filter:
+        for split, part in parts.items():
+            _drop_contradicting(split, part, report)
     _drop_shared_groups(parts, report)
     rows = {split: part.kept for split, part in parts.items()}
     if "train" in parts and "dev" not in parts:
@@ -127,8 +137,11 @@ def load_rows(
         _count(report, split, dataset)
         if split != "test":
             require_both_classes(dataset["label"][:], split)
-    logger.log(logging.WARNING if report.problems else logging.INFO, report.summary())
     lockbox = source.kind != "imagefolder" and "test" in splits
+    looked_at = [split for name, split in splits.items() if name != "test" or not lockbox]
+    if looked_at:
+        report.metadata = metadata_report(concatenate_datasets(looked_at), DEFAULT_VOCABULARIES, report.problems)
+    logger.log(logging.WARNING if report.needs_attention else logging.INFO, report.summary())
     return LoadedRows(splits, report, source.kind, dataset_name, _fingerprint(parts, rows), lockbox, source.commit)
 
 
@@ -216,7 +229,7 @@ def _normalise(
         raise ValueError(f"{report.dataset_name!r}: all {len(values)} rows are unusable{example}")
     names = ("row_id", "video_id", "sequence_id", "city", "group")
     groups = group_names(*(values[name][:] for name in names))
-    return _Part(raw.select_columns(["image"]), values, groups, kept)
+    return _Part(raw.select_columns(["image"]), values, columns, groups, kept)
 
 
 def _require_unique(row_ids: list[str], dataset_name: str) -> None:
@@ -224,6 +237,19 @@ def _require_unique(row_ids: list[str], dataset_name: str) -> None:
         seen: set[str] = set()
         twice = next(row_id for row_id in row_ids if row_id in seen or seen.add(row_id))
         raise ValueError(f"{dataset_name!r}: row id {twice!r} occurs more than once")
+
+
+def _drop_contradicting(split: str, part: _Part, report: RowReport) -> None:
+    """Drop rows as validators do: those with a description and label 0, or with none and label 1."""
+    if "text" not in part.columns:
+        names = " or ".join(COLUMN_NAMES["text"])
+        raise ValueError(f"consistency_filter=True compares labels with descriptions; {split} has no column {names}")
+    columns = [[values[row] for row in part.kept] for values in map(part.column, ("row_id", "label", "text"))]
+    problems = contradicting_rows(*columns, part.columns["text"])
+    dropped = {problem.row_id for problem in problems}
+    report.problems += problems
+    report.notes.append(f"consistency filter: {len(problems)} of {len(part.kept)} rows of {split} dropped")
+    part.kept = part.kept[[row_id not in dropped for row_id in columns[0]]]
 
 
 def _drop_shared_groups(parts: dict[str, _Part], report: RowReport) -> None:

@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from torch import Tensor
 
+from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkModel
@@ -44,10 +45,15 @@ class TokenRows:
         """Number of rows."""
         return len(self.dataset)
 
-    def for_training(self) -> Dataset:
-        """Return the rows as model inputs: `view_features` `(V, T, D)` float32, `view_mask` `(V,)`, `labels` `()`."""
-        columns = ["view_features", "view_mask", "label"]
-        return self.dataset.select_columns(columns).with_transform(partial(_decode_rows, shape=self.shape))
+    def for_training(self, metadata: MetadataInputs = NO_METADATA) -> Dataset:
+        """Return the rows as model inputs: `view_features` `(V, T, D)` float32, `view_mask` `(V,)`, `labels` `()`.
+
+        Args:
+            metadata: What is read besides the photo; its inputs are added.
+        """
+        columns = ["view_features", "view_mask", "label", *metadata.columns]
+        decode = partial(_decode_rows, shape=self.shape, metadata=metadata)
+        return self.dataset.select_columns(columns).with_transform(decode)
 
     def arrays(self, rows: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Read tokens `(N, V, T, D)` float16 and view masks `(N, V)` into memory.
@@ -155,11 +161,14 @@ def _token_batch(
     }
 
 
-def _decode_rows(rows: Mapping[str, Sequence[Any]], *, shape: tuple[int, int, int]) -> dict[str, list[Tensor]]:
+def _decode_rows(
+    rows: Mapping[str, Sequence[Any]], *, shape: tuple[int, int, int], metadata: MetadataInputs
+) -> dict[str, list[Tensor]]:
     stored = b"".join(rows["view_features"])
     tokens = torch.from_numpy(np.frombuffer(stored, STORED_DTYPE).reshape(-1, *shape).astype(np.float32))
     return {
         "view_features": list(tokens),
         "view_mask": list(torch.tensor(rows["view_mask"], dtype=torch.bool)),
         "labels": [torch.tensor(label, dtype=torch.long) for label in rows["label"]],
+        **metadata.tensors(rows),
     }

@@ -4,15 +4,15 @@ In come raw values of one row (strings that hold lists, literal dots in column n
 A parser raises `ValueError` with the reason alone; `data/dataset.py` adds the row and the column.
 """
 
-import ast
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from natix_roadwork.data.gps_text import NOWHERE, SWAPPED_REASON, GpsReading, read_gps
 from natix_roadwork.data.row_report import RowProblem, row_problem
+from natix_roadwork.data.tags import is_missing, is_missing_text, parse_tags
 
 
 NATIX_COLUMNS = (
@@ -62,16 +62,7 @@ LABEL_NAMES = ("None", "Roadwork")
 # Schema fields that NATIX's own columns fill.
 NATIX_FIELDS = tuple(field for field, names in COLUMN_NAMES.items() if names[0] in NATIX_COLUMNS)
 TAG_FIELDS = ("weather", "daytime", "scene", "travel_alteration")
-EMPTY_TEXTS = ("no description",)
-# What `ast.literal_eval` raises for text that is no literal.
-LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
-
-
-def is_missing(value: object) -> bool:
-    """Return whether a raw value means "not given": None, NaN, or a blank string."""
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and not value.strip())
+EMPTY_TEXTS = ("no description", "null", "none")
 
 
 def parse_label(value: object) -> int:
@@ -94,63 +85,8 @@ def parse_label(value: object) -> int:
     raise ValueError("the label is none of 0, 1, 'None', 'Roadwork'")
 
 
-def parse_gps(value: object) -> tuple[float, float]:
-    """Read coordinates written as `"[lat, lon]"`, a list or a tuple.
-
-    Returns:
-        Latitude and longitude in degrees, both NaN where the value is missing.
-
-    Raises:
-        ValueError: If the value is not two finite numbers in range, latitude first.
-    """
-    if is_missing(value):
-        return math.nan, math.nan
-    pair = value
-    if isinstance(value, str):
-        try:
-            pair = ast.literal_eval(value.strip())
-        except LITERAL_ERRORS:
-            raise ValueError("the coordinates are not '[latitude, longitude]'") from None
-    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-        raise ValueError("the coordinates are not two numbers, [latitude, longitude]")
-    if all(is_missing(part) for part in pair):
-        return math.nan, math.nan
-    return _check_degrees(pair[0], 90.0, "latitude"), _check_degrees(pair[1], 180.0, "longitude")
-
-
-def _check_degrees(value: object, limit: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise ValueError(f"the {name} is not a number")
-    if abs(value) > limit:
-        swapped = "; latitude comes first" if name == "latitude" and abs(value) <= 180 else ""
-        raise ValueError(f"the {name} lies outside -{limit:g} to {limit:g} degrees{swapped}")
-    return float(value)
-
-
-def parse_tags(value: object) -> list[str]:
-    """Read scene-level tags: one bare tag, a Python-list string such as `"['Sunny']"`, or a list.
-
-    Raises:
-        ValueError: If a value that looks like a list cannot be read, or holds anything but strings.
-    """
-    if is_missing(value):
-        return []
-    tags = value
-    if isinstance(value, str):
-        text = value.strip()
-        if not text.startswith(("[", "(", "{")):
-            return [text]
-        try:
-            tags = ast.literal_eval(text)
-        except LITERAL_ERRORS:
-            raise ValueError("the tags are not a Python list of strings") from None
-    if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) or tag is None for tag in tags):
-        raise ValueError("the tags are not a list of strings")
-    return [tag.strip() for tag in tags if not is_missing(tag)]
-
-
 def parse_text(value: object) -> str:
-    """Read a scene description; "No Description" and every missing value become the empty string."""
+    """Read a text; "No Description", `None`, `null` and every missing value become the empty string."""
     if is_missing(value):
         return ""
     if not isinstance(value, str):
@@ -160,12 +96,12 @@ def parse_text(value: object) -> str:
 
 
 def parse_id(value: object) -> str:
-    """Read a video, sequence or group id as a string; missing and negative numbers become the empty string.
+    """Read a video, sequence or group id as a string; missing and negative ones become the empty string.
 
     Raises:
         ValueError: If the value is neither a string nor a whole number.
     """
-    if is_missing(value):
+    if is_missing(value) or is_missing_text(value):
         return ""
     if isinstance(value, str):
         return value.strip()
@@ -223,7 +159,7 @@ def parse_values(
 
     Returns:
         Schema values, and one problem for each wrong value. A wrong label drops the row (label -1); any other wrong
-        value becomes missing.
+        value becomes missing, and coordinates that were put in order are named too.
     """
     problems: list[RowProblem] = []
 
@@ -236,13 +172,14 @@ def parse_values(
             return missing
 
     parsed = {"label": read("label", parse_label, -1, dropped=True)}
-    nowhere = (math.nan, math.nan)
+    where = "gps"
     if "latitude" in columns and "longitude" in columns:
-        pair = [values.get("latitude"), values.get("longitude")]
-        values = {**values, "latitude": pair}
-        parsed["latitude"], parsed["longitude"] = read("latitude", parse_gps, nowhere)
-    else:
-        parsed["latitude"], parsed["longitude"] = read("gps", parse_gps, nowhere)
+        where = "latitude"
+        values = {**values, where: [values.get("latitude"), values.get("longitude")]}
+    gps: GpsReading = read(where, read_gps, NOWHERE)
+    parsed |= {"latitude": gps.latitude, "longitude": gps.longitude}
+    if gps.swapped:
+        problems.append(row_problem(row_id, columns.get(where, where), values[where], SWAPPED_REASON, dropped=False))
     for field, (parser, missing) in PARSERS.items():
         parsed[field] = read(field, parser, missing)
     return parsed, problems

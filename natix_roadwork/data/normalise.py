@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import geopy
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from natix_roadwork.data import natix_columns, photo_header
+from natix_roadwork.data import gps_text, natix_columns, photo_header, tags
 from natix_roadwork.data.natix_columns import parse_values
 from natix_roadwork.data.photo_header import PhotoHeader, read_header
 from natix_roadwork.data.row_report import RowProblem, row_problem
@@ -183,8 +184,15 @@ def _size_problem(row_id: str, values: Mapping[str, Any], header: PhotoHeader) -
 
 
 def _code_hash() -> str:
-    """Hash the code that reads values: functions of a package are fingerprinted by name alone."""
-    digest = hashlib.sha256()
-    for path in (__file__, natix_columns.__file__, photo_header.__file__, photo.__file__):
+    """Hash the code that reads values and geopy's version: functions of a package are fingerprinted by name alone."""
+    digest = hashlib.sha256(geopy.__version__.encode())
+    for path in (
+        __file__,
+        natix_columns.__file__,
+        gps_text.__file__,
+        tags.__file__,
+        photo_header.__file__,
+        photo.__file__,
+    ):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()

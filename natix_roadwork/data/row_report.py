@@ -5,7 +5,11 @@ In come the problems that `data/dataset.py` meets; out goes a text for the log a
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from natix_roadwork.data.metadata_report import MetadataReport
 
 
 MAX_VALUE_LENGTH = 120
@@ -52,6 +56,7 @@ class RowReport:
         problems: Every wrong value met, in the order of the rows.
         missing_columns: Columns the source does not have; their values are missing in every row.
         unused_columns: Columns of the source that the row schema has no place for.
+        metadata: What was parsed, missing and refused in each metadata column, by label.
         notes: Decisions a reader should know of, such as where the dev rows come from.
     """
 
@@ -63,12 +68,18 @@ class RowReport:
     problems: list[RowProblem] = field(default_factory=list)
     missing_columns: list[str] = field(default_factory=list)
     unused_columns: list[str] = field(default_factory=list)
+    metadata: "MetadataReport | None" = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def dropped(self) -> list[RowProblem]:
         """Problems that cost their row; one entry for each dropped row."""
         return [problem for problem in self.problems if problem.dropped]
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a value was wrong, or a whole column looks odd."""
+        return bool(self.problems) or (self.metadata is not None and bool(self.metadata.warnings))
 
     @property
     def num_read(self) -> int:
@@ -93,12 +104,17 @@ class RowReport:
         for split, labels in self.kept.items():
             classes = ", ".join(f"{count} {name}" for name, count in labels.items())
             lines.append(f"  {split}: {sum(labels.values())} rows ({classes}) in {self.groups.get(split, 0)} groups")
-        for dropped, title in ((True, "dropped"), (False, "kept, value treated as missing or measured anew")):
+        for dropped, title in (
+            (True, "dropped"),
+            (False, "kept, value treated as missing, measured anew or put right"),
+        ):
             lines += self._problem_lines(dropped, title, max_examples)
         if self.missing_columns:
             lines.append(f"  columns not there: {', '.join(self.missing_columns)}")
         if self.unused_columns:
             lines.append(f"  columns not used: {', '.join(self.unused_columns)}")
+        if self.metadata is not None:
+            lines += [f"  {line}" for line in self.metadata.table().splitlines()]
         return "\n".join(lines + [f"  {note}" for note in self.notes])
 
     def _problem_lines(self, dropped: bool, title: str, max_examples: int) -> list[str]:
@@ -133,5 +149,6 @@ class RowReport:
             "problems_not_listed": max(0, len(self.problems) - max_problems),
             "missing_columns": list(self.missing_columns),
             "unused_columns": list(self.unused_columns),
+            "metadata": None if self.metadata is None else self.metadata.as_dict(),
             "notes": list(self.notes),
         }

@@ -94,6 +94,9 @@ class PretrainArguments:
             error, `resume` = continue from the last complete checkpoint, `overwrite` = delete them.
         feature_cache: `off` = the backbone runs in every step; `map` = its tokens are computed once into the datasets
             cache; any other value = into this folder.
+        metadata_fields: Some of gps, weather, daytime, scene, text; or `auto` = those that the leak audit passed.
+        text_encoder_id: Hub id, folder, or `embedded:all-minilm-l6-v2`; it reads the field `text`.
+        consistency_filter: Whether rows whose description contradicts the label are dropped, as validators do.
         focal_alpha: `auto` = from the train labels, so that both classes weigh the same; or two numbers.
         score_test: Whether an imagefolder's own test folder is scored at the end; a lockbox never is.
         include_backbone: Whether the final model holds the backbone's weights. None: unless it has a Hub id.
@@ -128,7 +131,11 @@ class PretrainArguments:
     focal_gamma: float = field(default=2.0, metadata={"help": "Focusing exponent of the focal term."})
     focal_alpha: list[str] = field(default_factory=lambda: ["auto"], metadata={"help": "auto, or two class weights."})
     label_smoothing: float = field(default=0.1, metadata={"help": "Share of a target spread over the classes."})
-    metadata_fields: list[str] = field(default_factory=list, metadata={"help": "Metadata the model reads."})
+    metadata_fields: list[str] = field(default_factory=list, metadata={"help": "Metadata the model reads, or auto."})
+    text_encoder_id: str = field(
+        default="sentence-transformers/all-MiniLM-L6-v2",
+        metadata={"help": "Hub id, folder, or embedded:all-minilm-l6-v2; for the field text."},
+    )
     gps_encoder: Literal["capped", "sinusoids", "spherical_harmonics", "wrap"] = field(
         default="capped", metadata={"help": "How a position becomes a vector; sinusoids is the plan's."}
     )
@@ -148,6 +155,9 @@ class PretrainArguments:
     dev_share: float = field(default=0.15, metadata={"help": "Share of the train rows held out as dev."})
     max_megapixels: float = field(default=80.0, metadata={"help": "Larger photos are refused from their header."})
     verify_images: bool = field(default=False, metadata={"help": "Decode every photo once and drop damaged ones."})
+    consistency_filter: bool = field(
+        default=False, metadata={"help": "Drop rows whose description contradicts the label."}
+    )
     feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(

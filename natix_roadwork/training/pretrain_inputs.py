@@ -4,6 +4,7 @@
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from natix_roadwork.model.configuration_roadwork import IMAGENET_MEAN, IMAGENET_
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.metadata_inputs import chosen_fields, metadata_inputs
 from natix_roadwork.training.token_features import Features
 
 
@@ -33,7 +35,7 @@ MODEL_FIELDS = (
     *("feature_pooling", "evidence_grid", "keep_views", "hidden_size", "num_attention_layers", "num_attention_heads"),
     *("attention_gate", "feed_forward", "view_positions", "dropout", "loss_weights", "focal_gamma", "label_smoothing"),
     *("view_size", "evidence_size", "num_evidence_queries", "token_dropout"),
-    *("metadata_fields", "gps_encoder", "gps_jitter_km", "metadata_dropout", "whole_metadata_dropout"),
+    *("gps_encoder", "gps_jitter_km", "metadata_dropout", "whole_metadata_dropout"),
     "metadata_residual",
 )
 # Settings of `RoadworkImageProcessor` under the same name.
@@ -61,7 +63,11 @@ class PretrainInputs:
 
 
 def prepare_inputs(
-    settings: PretrainArguments, args: RoadworkTrainingArguments, limit: int | None = None, folder: str | None = None
+    settings: PretrainArguments,
+    args: RoadworkTrainingArguments,
+    limit: int | None = None,
+    folder: str | None = None,
+    audited_fields: Sequence[str] | None = None,
 ) -> PretrainInputs:
     """Load rows and backbone, compute tokens where they are wanted, fit the feature statistics on train rows.
 
@@ -69,7 +75,8 @@ def prepare_inputs(
         settings: What to train on.
         args: How to train.
         limit: Rows of each split to keep, for a dry run; None = all.
-        folder: Where tokens are kept, instead of where `settings.feature_cache` says.
+        folder: Where tokens and text vectors are kept, instead of where `settings.feature_cache` says.
+        audited_fields: What `metadata_fields: auto` stands for: the fields that the leak audit passed.
 
     Raises:
         ValueError: If the data, the backbone or a setting cannot be used.
@@ -82,6 +89,7 @@ def prepare_inputs(
             max_megapixels=settings.max_megapixels,
             verify_images=settings.verify_images,
             revision=settings.dataset_revision,
+            consistency_filter=settings.consistency_filter,
         )
     if "train" not in rows.splits:
         raise ValueError(
@@ -89,20 +97,24 @@ def prepare_inputs(
             f"{list(rows.splits)}; name the whole data set, or name its train files train-*.parquet or train/"
         )
     splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
-    model, processor = build_model(settings, splits["train"]["label"][:])
+    fields = chosen_fields(settings.metadata_fields, audited_fields)
+    model, processor = build_model(settings, splits["train"]["label"][:], fields)
     model.to(args.device)
     if limit is not None:
         splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
     cached = settings.feature_cache != "off"
     tokens: dict[str, TokenRows] = {}
+    folder = folder or (settings.feature_cache if settings.feature_cache not in ("off", "map") else None)
     if cached or settings.baselines:
-        folder = folder or (settings.feature_cache if settings.feature_cache not in ("off", "map") else None)
         tokens = compute_tokens(splits, model, processor, args, folder)
     fit_standardizer(model, processor, splits["train"], tokens.get("train"), args, folder)
+    metadata = metadata_inputs(
+        splits, fields, model.config.vocabularies, model.config.loss_weights, settings.text_encoder_id, args, folder
+    )
     if cached:
-        inputs = {name: split.for_training() for name, split in tokens.items()}
+        inputs = {name: split.for_training(metadata) for name, split in tokens.items()}
     else:
-        transform = photo_transform(_unnormalised(processor))
+        transform = photo_transform(_unnormalised(processor), metadata)
         inputs = {name: split.with_transform(transform) for name, split in splits.items()}
     return PretrainInputs(rows, model, processor, inputs, tokens)
 
@@ -113,13 +125,14 @@ def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:
 
 
 def build_model(
-    settings: PretrainArguments, train_labels: list[int]
+    settings: PretrainArguments, train_labels: list[int], metadata_fields: Sequence[str] = ()
 ) -> tuple[RoadworkForImageClassification, RoadworkImageProcessor]:
     """Build the untrained model on its backbone, and the processor with the backbone's image mean and deviation.
 
     Args:
         settings: Backbone, head and loss.
         train_labels: `(N,)` labels, from which `focal_alpha: auto` is computed.
+        metadata_fields: The metadata the model reads, `auto` resolved.
 
     Raises:
         ValueError: If a setting does not fit the backbone.
@@ -134,6 +147,7 @@ def build_model(
         revision=settings.backbone_revision,
         num_views=RoadworkImageProcessor(**views).num_views,
         focal_alpha=alpha,
+        metadata_fields=list(metadata_fields),
         **{name: getattr(settings, name) for name in MODEL_FIELDS},
     )
     config = model.config

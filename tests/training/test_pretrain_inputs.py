@@ -83,10 +83,12 @@ def test_views_are_chosen_by_the_recipe(backbone: Path) -> None:
 
 
 def test_metadata_is_chosen_by_the_recipe(backbone: Path) -> None:
-    keys = {"metadata_fields": ["weather", "gps"], "gps_encoder": "wrap", "gps_jitter_km": 0.5}
+    keys = {"gps_encoder": "wrap", "gps_jitter_km": 0.5}
     keys |= {"metadata_dropout": 0.3, "whole_metadata_dropout": 0.1, "metadata_residual": False}
-    model, _ = build_model(settings("photos", backbone, loss_weights='{"focal": 1, "weather": 0.2}', **keys), [0, 1])
-    assert {name: getattr(model.config, name) for name in keys} == keys | {"metadata_fields": ["gps", "weather"]}
+    chosen = settings("photos", backbone, loss_weights='{"focal": 1, "weather": 0.2}', **keys)
+    model, _ = build_model(chosen, [0, 1], ["weather", "gps"])
+    assert {name: getattr(model.config, name) for name in keys} == keys
+    assert model.config.metadata_fields == ["gps", "weather"]
     assert model.metadata_fusion.encoder.width == 192 and model.weather_head is not None
 
 
