@@ -165,10 +165,11 @@ def main() -> int:
     )
     own, recipe = parser.parse_known_args()
     settings, args = parse_recipe(recipe, (PretrainArguments, RoadworkTrainingArguments))
+    facts = run_facts(settings, args, own.folds, own.seeds)  # before the minutes in which the checkout may change
     result = compare(settings, args, own.folds, own.seeds)
     path = Path(args.output_dir) / "head_against_baselines.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**run_facts(settings, args, own.folds, own.seeds), **result}, indent=1) + "\n")
+    path.write_text(json.dumps({**facts, **result}, indent=1) + "\n")
     for name, by_metric in result["metrics"].items():
         mcc = by_metric["mcc"]
         print(f"{name:18} MCC {mcc['value']:.3f} [{mcc['low'] or 0:.3f}, {mcc['high'] or 0:.3f}]")
