@@ -46,7 +46,9 @@ def check_gps(gps: ArrayLike, name: str, bounds: Sequence[float] | None = None) 
     _refuse_swapped(values, name)
     beyond = (np.abs(values[:, 0]) > 90.0) | (np.abs(values[:, 1]) > 180.0)
     _refuse(beyond, values, name, "out of range; latitudes lie in [-90, 90], longitudes in [-180, 180] degrees")
-    _refuse((values == 0.0).all(axis=1), values, name, "on (0, 0), a placeholder in the sea; give NaN where it is missing")
+    _refuse(
+        (values == 0.0).all(axis=1), values, name, "on (0, 0), a placeholder in the sea; give NaN where it is missing"
+    )
     _refuse_radians(values, name)
     if bounds is not None:
         south, north, west, east = check_bounds(bounds)

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from natix_roadwork.gps.coordinates import check_gps, located
 from natix_roadwork.gps.distance import NearestTargets, nearest_targets
 from natix_roadwork.gps.settings import GPSArguments
-from natix_roadwork.gps.shares import PLAN_THRESHOLDS, STRETCH_THRESHOLDS, ShareCheck, Shares, check_shares, expected_shares
+from natix_roadwork.gps.shares import (
+    PLAN_THRESHOLDS,
+    STRETCH_THRESHOLDS,
+    ShareCheck,
+    Shares,
+    check_shares,
+    expected_shares,
+)
 from natix_roadwork.gps.weights import InfeasibleShareError, solve_by_distance, weigh_by_brackets
 
 

@@ -53,7 +53,9 @@ def gps_table(plan: SamplingPlan, clusters: list[TargetCluster]) -> str:
     for cluster in clusters:
         near = np.isin(plan.targets.index, cluster.members) & (plan.targets.km <= 50)
         mark = "" if cluster.has_expected_size else f"   not {low}-{high} as planned"
-        lines.append(f"{cluster.name:34}{cluster.size:>12}{cluster.radius_km:>12.1f}{np.count_nonzero(near):>12}{mark}")
+        lines.append(
+            f"{cluster.name:34}{cluster.size:>12}{cluster.radius_km:>12.1f}{np.count_nonzero(near):>12}{mark}"
+        )
     plain, drawn = plan.unweighted, plan.check.expected
     lines += ["", COLUMNS.format("distance to the nearest target", "rows", "draws")]
     for km in drawn.within:

@@ -40,7 +40,9 @@ class GPSWeightedSampler(Sampler[int]):
             found = f"weights[{wrong[0]}]={weights[wrong[0]]}" if len(wrong) else "all weights are 0"
             raise ValueError(f"{found}; weights must be finite, not negative, and one of them positive")
         if num_samples < 1 or seed < 0:
-            raise ValueError(f"num_samples={num_samples}, seed={seed}: draw at least one row, with a seed of 0 or more")
+            raise ValueError(
+                f"num_samples={num_samples}, seed={seed}: draw at least one row, with a seed of 0 or more"
+            )
         self.num_samples = num_samples
         self.seed = seed
         self.epoch = 0

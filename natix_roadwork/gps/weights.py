@@ -60,7 +60,9 @@ def bracket_weights(
         ValueError: If coordinates, brackets or weights cannot be used.
     """
     edges = _check_brackets(brackets, far_weight)
-    targets = nearest_targets(check_gps(train_gps, "train_gps"), check_gps(target_gps, "target_gps"), edges, threads=threads)
+    targets = nearest_targets(
+        check_gps(train_gps, "train_gps"), check_gps(target_gps, "target_gps"), edges, threads=threads
+    )
     logger.info(targets.summary())
     return weigh_by_brackets(targets.km, brackets, far_weight)
 

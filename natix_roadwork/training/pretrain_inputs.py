@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedConfig
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
@@ -18,11 +19,13 @@ from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows, extract_features
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.embedded import embedded_backbone, is_embedded
+from natix_roadwork.gps.gate import SamplingPlan
 from natix_roadwork.model.checkpoint import check_image_processor
 from natix_roadwork.model.configuration_roadwork import IMAGENET_MEAN, IMAGENET_STD
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.gps_inputs import sampling_of
 from natix_roadwork.training.token_features import Features
 
 
@@ -49,6 +52,7 @@ class PretrainInputs:
         processor: The image processor the model is saved with.
         datasets: Model inputs by split, ready for the trainer.
         tokens: Tokens by split, empty when neither the training nor the baselines need them.
+        sampling: How train rows are drawn by their coordinates; None = not by them.
     """
 
     rows: LoadedRows
@@ -56,6 +60,14 @@ class PretrainInputs:
     processor: RoadworkImageProcessor
     datasets: dict[str, Dataset]
     tokens: dict[str, TokenRows]
+    sampling: SamplingPlan | None = None
+
+    @property
+    def sampling_weights(self) -> NDArray[np.float64] | None:
+        """`(N,)` sampling weights of the train inputs; None = every row once an epoch."""
+        if self.sampling is None or self.sampling.weights is None:
+            return None
+        return self.sampling.weights[: len(self.datasets["train"])]
 
 
 def prepare_inputs(
@@ -87,7 +99,10 @@ def prepare_inputs(
             f"{list(rows.splits)}; name the whole data set, or name its train files train-*.parquet or train/"
         )
     splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
-    model, processor = build_model(settings, splits["train"]["label"][:])
+    with args.main_process_first(desc="planning the draws"):
+        sampling = sampling_of(rows, settings, args.seed)
+    weights = None if sampling is None else sampling.weights
+    model, processor = build_model(settings, splits["train"]["label"][:], weights)
     model.to(args.device)
     if limit is not None:
         splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
@@ -102,7 +117,7 @@ def prepare_inputs(
     else:
         transform = photo_transform(_unnormalised(processor))
         inputs = {name: split.with_transform(transform) for name, split in splits.items()}
-    return PretrainInputs(rows, model, processor, inputs, tokens)
+    return PretrainInputs(rows, model, processor, inputs, tokens, sampling)
 
 
 def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:
@@ -111,13 +126,14 @@ def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:
 
 
 def build_model(
-    settings: PretrainArguments, train_labels: list[int]
+    settings: PretrainArguments, train_labels: list[int], sampling_weights: ArrayLike | None = None
 ) -> tuple[RoadworkForImageClassification, RoadworkImageProcessor]:
     """Build the untrained model on its backbone, and the processor with the backbone's image mean and deviation.
 
     Args:
         settings: Backbone, head and loss.
         train_labels: `(N,)` labels, from which `focal_alpha: auto` is computed.
+        sampling_weights: `(N,)` weights by which these rows are drawn; None = all alike.
 
     Raises:
         ValueError: If a setting does not fit the backbone.
@@ -125,7 +141,7 @@ def build_model(
     backbone_id = settings.backbone_id
     if is_embedded(backbone_id):
         backbone_id = str(embedded_backbone(backbone_id))
-    alpha = balanced_alpha(train_labels) if settings.focal_alpha == "auto" else settings.focal_alpha
+    alpha = balanced_alpha(train_labels, sampling_weights) if settings.focal_alpha == "auto" else settings.focal_alpha
     views = {name: getattr(settings, name) for name in VIEW_FIELDS}
     model = RoadworkForImageClassification.from_backbone(
         backbone_id,
@@ -142,8 +158,12 @@ def build_model(
     return model, processor
 
 
-def balanced_alpha(labels: list[int]) -> list[float]:
-    """Weigh classes inversely to their frequency: N / 2 N_c for class c, so that the mean over the rows is 1.
+def balanced_alpha(labels: list[int], weights: ArrayLike | None = None) -> list[float]:
+    """Weigh classes inversely to their frequency among the draws: N / 2 N_c for class c, so that the mean is 1.
+
+    Args:
+        labels: `(N,)` labels.
+        weights: `(N,)` sampling weights, so that sampling and class weights do not both favour a class; None = all 1.
 
     Raises:
         ValueError: If a class has no row.
@@ -151,7 +171,8 @@ def balanced_alpha(labels: list[int]) -> list[float]:
     counts = Counter(labels)
     if not counts[0] or not counts[1]:
         raise ValueError(f"focal_alpha=auto needs train rows of both classes, found {dict(counts)}")
-    return [len(labels) / (2 * counts[label]) for label in (0, 1)]
+    drawn = np.bincount(labels, weights=weights, minlength=2)
+    return [float(drawn.sum() / (2 * drawn[label])) for label in (0, 1)]
 
 
 def image_statistics(
