@@ -103,7 +103,7 @@ def _draw_points(axes: Axes, plan: SamplingPlan, seed: int) -> None:
     axes.set_ylim(middle[0] - span[0] / 2, middle[0] + span[0] / 2)
     axes.set_xlim(middle[1] - span[1] / 2, middle[1] + span[1] / 2)
     # One degree of longitude is as wide as it is on the ground in the middle of the map.
-    axes.set_aspect(1 / max(np.cos(np.radians(middle[0])), 0.2), adjustable="datalim")
+    axes.set_aspect(1 / max(np.cos(np.radians(middle[0])), 0.2), adjustable="box")
     axes.set(xlabel="longitude, degrees", ylabel="latitude, degrees", title="Train rows and targets")
     axes.grid(color=GRID_COLOUR, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -116,7 +116,7 @@ def _name_clusters(axes: Axes, clusters: list[TargetCluster]) -> None:
     for cluster in clusters:
         latitude, longitude = cluster.center
         right = longitude > middle  # the label points to the middle of the map, so that it stays inside
-        axes.plot(longitude, latitude, marker="+", markersize=11, markeredgewidth=2, color="black")
+        axes.plot(longitude, latitude, marker="+", markersize=9, markeredgewidth=1.3, color="black")
         axes.annotate(
             f"{cluster.name}: {cluster.size}",
             (longitude, latitude),
@@ -146,7 +146,7 @@ def _draw_histogram(axes: Axes, plan: SamplingPlan) -> None:
         axes.bar(place + 0.2, drawn, width=0.4, color=TRAIN_COLOUR, label=f"draws, {plan.settings.gps_sampling}")
     axes.set_xticks(place, names, rotation=40, ha="right")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set(xlabel="km to the nearest target", title=_caption(plan.check.expected))
+    axes.set(xlabel="km to the nearest target", title=f"Draws: {_caption(plan.check.expected)}")
     axes.grid(axis="y", color=GRID_COLOUR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -154,7 +154,8 @@ def _draw_histogram(axes: Axes, plan: SamplingPlan) -> None:
 
 
 def _caption(shares: Shares) -> str:
-    return f"{shares.within[50.0]:.0%} within 50 km, {shares.within[100.0]:.0%} within 100 km, median {shares.median_km:.0f} km"
+    near = f"{shares.within[50.0]:.0%} within 50 km, {shares.within[100.0]:.0%} within 100 km"
+    return f"{near}\nmedian {shares.median_km:.0f} km, mean {shares.mean_km:.0f} km"
 
 
 def _seen(plan: SamplingPlan) -> float:
