@@ -164,7 +164,7 @@ def _at_the_gate(
             "To train all the same: --gps_gate warn, or --gps_sampling off"
         )
     warnings = [*warnings, f"the draws miss the planned check: {failed}; expected: {check.expected.summary()}"]
-    if settings.gps_sampling == "brackets" and limit:
+    if settings.gps_sampling == "brackets" and limit and check.expected.failures(SOLVED_THRESHOLDS):
         even = np.ones(len(km))
         return even, check_shares(even, km, seed=seed), [*warnings, f"GPS sampling is off. {limit}"]
     return weights, check, warnings

@@ -35,7 +35,7 @@ class GPSWeightedSampler(Sampler[int]):
         weights = np.asarray(weights, dtype=np.float64)
         if weights.ndim != 1 or not len(weights):
             raise ValueError(f"weights must be of shape (N,) with N > 0, not {weights.shape}")
-        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+        if not (weights.min() >= 0 and 0 < weights.max() < np.inf):  # a NaN fails too
             wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
             found = f"weights[{wrong[0]}]={weights[wrong[0]]}" if len(wrong) else "all weights are 0"
             raise ValueError(f"{found}; weights must be finite, not negative, and one of them positive")

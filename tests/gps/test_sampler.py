@@ -45,7 +45,7 @@ def test_rows_of_weight_zero_are_never_drawn() -> None:
 
 def test_more_rows_than_multinomial_knows() -> None:
     rows = (1 << 24) + 10
-    weights = np.zeros(rows, dtype=np.float32)
+    weights = np.zeros(rows)
     weights[-2:] = 1.0
     assert set(GPSWeightedSampler(weights, 100, seed=0)) == {rows - 2, rows - 1}
 
