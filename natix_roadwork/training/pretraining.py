@@ -94,6 +94,12 @@ def result_table(result: RunResult, output_dir: str | Path) -> str:
         f"every figure            {Path(output_dir) / RESULT_NAME}",
         f"{result.wall_seconds:.0f} s, {result.peak_memory_bytes / 2**30:.1f} GiB at most",
     ]
+    if gps := result.details.get("gps"):
+        shares = gps["check"]["expected"]
+        near = ", ".join(f"{shares[f'within_{km}_km']:.0%} within {km} km" for km in (50, 100))
+        lines.append(
+            f"GPS sampling {gps['sampling']:11}{near} of {gps['target']}, median {shares['median_km']:.0f} km"
+        )
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
 
 
