@@ -83,7 +83,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             low = 140 if row % 2 else 0
             pixels = draw.integers(low, low + 100, (96, 128, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / split / f"{row}.png")
-            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2}))
+            gps = f"[{40.44 + draw.normal(0, 0.1)}, {-80.0 + draw.normal(0, 0.1)}]"
+            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2, "gps": gps}))
         (folder / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -130,6 +131,10 @@ def test_plan_runs_at_tiny_size(recipe: ModuleType, command: Callable[..., list[
     result = result_of(tmp_path / "run")
     assert result["config"]["bf16"] and result["config"]["gradient_accumulation_steps"] == 2
     assert set(result["metrics"]) == {"dev", "test"}
+    gps = result["details"]["gps"]
+    assert gps["sampling"] == "off" and gps["check"]["passed"] and gps["adapts_to_test"]  # all rows are near already
+    assert any("covariate-shift adaptation" in text for text in result["warnings"])
+    assert {"train_gps.npy", "target_gps.npy", "gps_map.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
 def test_run_from_tokens_learns_and_can_be_loaded(
@@ -246,7 +251,7 @@ def test_killed_recipe_resumes_bit_for_bit(
 
 
 @pytest.mark.parametrize("error", [ValueError, ImportError, OSError])
-@pytest.mark.parametrize("name", ["pretrain", "prepare_data"])
+@pytest.mark.parametrize("name", ["pretrain", "prepare_data", "gps_report"])
 def test_a_user_s_error_is_one_line(name: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise error("no such thing:\n  here")

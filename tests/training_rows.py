@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DINOv3ViTConfig, EvalPrediction
 
@@ -59,7 +61,9 @@ def accuracy_as_mcc(prediction: EvalPrediction) -> dict[str, float]:
     return {"mcc": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
 
-def pixel_trainer(output_dir: Path, **settings: object) -> RoadworkTrainer:
+def pixel_trainer(
+    output_dir: Path, sampling_weights: NDArray[np.float64] | None = None, **settings: object
+) -> RoadworkTrainer:
     """A run of twelve steps over two and a half epochs that saves every second step."""
     defaults = {
         "use_cpu": True,
@@ -83,6 +87,7 @@ def pixel_trainer(output_dir: Path, **settings: object) -> RoadworkTrainer:
         train_dataset=pixel_rows(20),
         eval_dataset=pixel_rows(6, seed=1),
         compute_metrics=accuracy_as_mcc,
+        sampling_weights=sampling_weights,
     )
 
 

@@ -13,6 +13,8 @@ import torch
 from accelerate.utils import str_to_bool
 from transformers import TrainingArguments
 
+from natix_roadwork.gps.settings import GPSArguments
+
 
 @dataclass
 class RoadworkTrainingArguments(TrainingArguments):
@@ -81,7 +83,7 @@ class RoadworkTrainingArguments(TrainingArguments):
 
 
 @dataclass
-class PretrainArguments:
+class PretrainArguments(GPSArguments):
     """What `recipes/pretrain.py` trains and on which photos.
 
     Attributes:
@@ -97,7 +99,7 @@ class PretrainArguments:
         metadata_fields: Some of gps, weather, daytime, scene, text; or `auto` = those that the leak audit passed.
         text_encoder_id: Hub id, folder, or `embedded:all-minilm-l6-v2`; it reads the field `text`.
         consistency_filter: Whether rows whose description contradicts the label are dropped, as validators do.
-        focal_alpha: `auto` = from the train labels, so that both classes weigh the same; or two numbers.
+        focal_alpha: `auto` = from the train labels as they are drawn, so that both classes weigh the same; or two numbers.
         score_test: Whether an imagefolder's own test folder is scored at the end; a lockbox never is.
         include_backbone: Whether the final model holds the backbone's weights. None: unless it has a Hub id.
     """
@@ -174,6 +176,7 @@ class PretrainArguments:
         Raises:
             ValueError: If a field cannot be read; the message names it and its value.
         """
+        super().__post_init__()
         self.loss_weights = _loss_weights(self.loss_weights)
         self.focal_alpha = _focal_alpha(self.focal_alpha)
         if not 0.0 < self.dev_share < 1.0:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedConfig
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
@@ -19,11 +20,13 @@ from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows, extract_features
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.embedded import embedded_backbone, is_embedded
+from natix_roadwork.gps.gate import SamplingPlan
 from natix_roadwork.model.checkpoint import check_image_processor
 from natix_roadwork.model.configuration_roadwork import IMAGENET_MEAN, IMAGENET_STD
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.gps_inputs import sampling_of
 from natix_roadwork.training.metadata_inputs import chosen_fields, metadata_inputs
 from natix_roadwork.training.token_features import Features
 
@@ -53,6 +56,7 @@ class PretrainInputs:
         processor: The image processor the model is saved with.
         datasets: Model inputs by split, ready for the trainer.
         tokens: Tokens by split, empty when neither the training nor the baselines need them.
+        sampling: How train rows are drawn by their coordinates; None = not by them.
     """
 
     rows: LoadedRows
@@ -60,6 +64,14 @@ class PretrainInputs:
     processor: RoadworkImageProcessor
     datasets: dict[str, Dataset]
     tokens: dict[str, TokenRows]
+    sampling: SamplingPlan | None = None
+
+    @property
+    def sampling_weights(self) -> NDArray[np.float64] | None:
+        """`(N,)` sampling weights of the train inputs; None = every row once an epoch."""
+        if self.sampling is None or self.sampling.weights is None:
+            return None
+        return self.sampling.weights[: len(self.datasets["train"])]
 
 
 def prepare_inputs(
@@ -98,7 +110,10 @@ def prepare_inputs(
         )
     splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
     fields = chosen_fields(settings.metadata_fields, audited_fields)
-    model, processor = build_model(settings, splits["train"]["label"][:], fields)
+    with args.main_process_first(desc="planning the draws"):
+        sampling = sampling_of(rows, settings, args.seed)
+    weights = None if sampling is None else sampling.weights
+    model, processor = build_model(settings, splits["train"]["label"][:], fields, weights)
     model.to(args.device)
     if limit is not None:
         splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
@@ -116,7 +131,7 @@ def prepare_inputs(
     else:
         transform = photo_transform(_unnormalised(processor), metadata)
         inputs = {name: split.with_transform(transform) for name, split in splits.items()}
-    return PretrainInputs(rows, model, processor, inputs, tokens)
+    return PretrainInputs(rows, model, processor, inputs, tokens, sampling)
 
 
 def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:
@@ -125,7 +140,10 @@ def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:
 
 
 def build_model(
-    settings: PretrainArguments, train_labels: list[int], metadata_fields: Sequence[str] = ()
+    settings: PretrainArguments,
+    train_labels: list[int],
+    metadata_fields: Sequence[str] = (),
+    sampling_weights: ArrayLike | None = None,
 ) -> tuple[RoadworkForImageClassification, RoadworkImageProcessor]:
     """Build the untrained model on its backbone, and the processor with the backbone's image mean and deviation.
 
@@ -133,6 +151,7 @@ def build_model(
         settings: Backbone, head and loss.
         train_labels: `(N,)` labels, from which `focal_alpha: auto` is computed.
         metadata_fields: The metadata the model reads, `auto` resolved.
+        sampling_weights: `(N,)` weights by which these rows are drawn; None = all alike.
 
     Raises:
         ValueError: If a setting does not fit the backbone.
@@ -140,7 +159,7 @@ def build_model(
     backbone_id = settings.backbone_id
     if is_embedded(backbone_id):
         backbone_id = str(embedded_backbone(backbone_id))
-    alpha = balanced_alpha(train_labels) if settings.focal_alpha == "auto" else settings.focal_alpha
+    alpha = balanced_alpha(train_labels, sampling_weights) if settings.focal_alpha == "auto" else settings.focal_alpha
     views = {name: getattr(settings, name) for name in VIEW_FIELDS}
     model = RoadworkForImageClassification.from_backbone(
         backbone_id,
@@ -158,8 +177,12 @@ def build_model(
     return model, processor
 
 
-def balanced_alpha(labels: list[int]) -> list[float]:
-    """Weigh classes inversely to their frequency: N / 2 N_c for class c, so that the mean over the rows is 1.
+def balanced_alpha(labels: list[int], weights: ArrayLike | None = None) -> list[float]:
+    """Weigh classes inversely to their frequency among the draws: N / 2 N_c for class c, so that the mean is 1.
+
+    Args:
+        labels: `(N,)` labels.
+        weights: `(N,)` sampling weights, so that sampling and class weights do not both favour a class; None = all 1.
 
     Raises:
         ValueError: If a class has no row.
@@ -167,7 +190,8 @@ def balanced_alpha(labels: list[int]) -> list[float]:
     counts = Counter(labels)
     if not counts[0] or not counts[1]:
         raise ValueError(f"focal_alpha=auto needs train rows of both classes, found {dict(counts)}")
-    return [len(labels) / (2 * counts[label]) for label in (0, 1)]
+    drawn = np.bincount(labels, weights=weights, minlength=2)
+    return [float(drawn.sum() / (2 * drawn[label])) for label in (0, 1)]
 
 
 def image_statistics(

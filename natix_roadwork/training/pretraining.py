@@ -14,6 +14,7 @@ from transformers.utils import logging
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.photo_batches import collate_rows
 from natix_roadwork.data.scenes import SETTINGS_FILE
+from natix_roadwork.gps.report import write_report
 from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
@@ -48,6 +49,8 @@ def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Ru
         resume = _prepare_output(settings, args)
         set_seed(args.seed)
         inputs = prepare_inputs(settings, args)
+        if inputs.sampling is not None and args.should_save:
+            logger.info(write_report(inputs.sampling, args.output_dir, seed=args.seed))
         trainer = build_trainer(inputs, args)
         trainer.include_backbone = settings.include_backbone
         output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or resume)
@@ -76,6 +79,7 @@ def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> Ro
         data_collator=collate_rows,
         processing_class=inputs.processor,
         compute_metrics=compute_metrics,
+        sampling_weights=inputs.sampling_weights,
     )
 
 
@@ -90,6 +94,12 @@ def result_table(result: RunResult, output_dir: str | Path) -> str:
         f"every figure            {Path(output_dir) / RESULT_NAME}",
         f"{result.wall_seconds:.0f} s, {result.peak_memory_bytes / 2**30:.1f} GiB at most",
     ]
+    if gps := result.details.get("gps"):
+        shares = gps["check"]["expected"]
+        near = ", ".join(f"{shares[f'within_{km}_km']:.0%} within {km} km" for km in (50, 100))
+        lines.append(
+            f"GPS sampling {gps['sampling']:11}{near} of {gps['target']}, median {shares['median_km']:.0f} km"
+        )
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
 
 
@@ -131,7 +141,7 @@ def _record(
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
-    recorder.warnings += warnings_about(rows)
+    recorder.warnings += warnings_about(rows) + (inputs.sampling.warnings if inputs.sampling else [])
     weights, config = list(inputs.model.parameters()), inputs.model.config.to_dict()
     recorder.details = {
         # The settings name the backbone as it was asked for; the folder it was found in is this machine's own.
@@ -139,6 +149,7 @@ def _record(
         "best_step": trainer.state.best_global_step,
         "best_dev_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,
+        "gps": inputs.sampling.as_dict() if inputs.sampling else None,
         "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
         "parameters": sum(weight.numel() for weight in weights),
         "train": train_metrics,

@@ -4,18 +4,19 @@ It takes a model whose `forward` returns loss parts with their counts, and makes
 one, resumable bit for bit, with checkpoints that leave the frozen backbone out.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 from transformers.utils import logging
 
+from natix_roadwork.gps.sampler import GPSWeightedSampler
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.callbacks import (
     EMA_FILE,
@@ -27,54 +28,25 @@ from natix_roadwork.training.callbacks import (
     warn_of_collapse,
 )
 from natix_roadwork.training.checkpoints import last_complete_checkpoint, mark_complete, remove_incomplete
+from natix_roadwork.training.samplers import EpochSampler, train_sampler
 
 
 logger = logging.get_logger(__name__)
-
-
-class EpochSampler(Sampler[int]):
-    """A new order of the rows each epoch, the same on every process and after a resume.
-
-    The rows beyond a multiple of `multiple_of` are left out, other ones each epoch, so that every step sees a full
-    global batch however many processes share it.
-
-    Args:
-        num_rows: Rows to draw from.
-        seed: Seed of the order.
-        multiple_of: Rows of a global step; ignored when there are fewer rows.
-    """
-
-    def __init__(self, num_rows: int, seed: int, multiple_of: int = 1) -> None:
-        """Begin at epoch 0."""
-        self.num_rows = num_rows
-        self.seed = seed
-        self.epoch = 0
-        self.length = num_rows // multiple_of * multiple_of or num_rows
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is drawn next; calling it twice changes nothing."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Rows of an epoch."""
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        """Draw the order of the chosen epoch."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_rows)
-        return iter(order[: self.length].tolist())
 
 
 class RoadworkTrainer(Trainer):
     """`Trainer` whose loss, checkpoints and evaluation fit the roadwork models.
 
     Takes the arguments of `Trainer`; `args` are `RoadworkTrainingArguments`.
+
+    Args:
+        sampling_weights: `(N,)` weights by which train rows are drawn, with replacement; None = each once an epoch.
     """
 
     loss_is_scaled_for_ga = False
     args: RoadworkTrainingArguments
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sampling_weights: NDArray[np.float64] | None = None, **kwargs: Any) -> None:
         """Build the trainer with the callbacks that its arguments ask for.
 
         Raises:
@@ -102,7 +74,8 @@ class RoadworkTrainer(Trainer):
         self._train_parts = self._no_parts()
         self._eval_parts = self._no_parts()
         self._selection = ViewSelection(config.num_views)
-        self._sampler: EpochSampler | None = None
+        self._sampling_weights = sampling_weights
+        self._sampler: EpochSampler | GPSWeightedSampler | None = None
         self._in_checkpoint = False
         # Whether the final model holds the backbone; None: unless it can be fetched by its Hub id.
         self.include_backbone: bool | None = None
@@ -161,9 +134,7 @@ class RoadworkTrainer(Trainer):
         batch = self._train_batch_size * self.args.world_size
         step = batch * self.args.gradient_accumulation_steps
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._sampler = EpochSampler(rows, seed, multiple_of=step if rows >= step else batch)
-        if len(self._sampler) < rows:
-            logger.info(f"Each epoch leaves out other {rows - len(self._sampler)} of {rows} rows to fill its steps.")
+        self._sampler = train_sampler(rows, self._sampling_weights, seed, step if rows >= step else batch)
         return self._sampler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

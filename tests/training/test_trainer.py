@@ -14,7 +14,8 @@ from transformers import Trainer, TrainingArguments
 from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.callbacks import EMA_FILE, trainable
-from natix_roadwork.training.trainer import EpochSampler, RoadworkTrainer
+from natix_roadwork.training.samplers import EpochSampler
+from natix_roadwork.training.trainer import RoadworkTrainer
 from tests.training_rows import accuracy_as_mcc, token_rows, weights
 
 
