@@ -4,18 +4,19 @@
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedConfig
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows, extract_features
+from natix_roadwork.data.leak_audit import MetadataChoice, resolve_metadata_fields
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.embedded import embedded_backbone, is_embedded
 from natix_roadwork.model.checkpoint import check_image_processor
@@ -49,6 +50,7 @@ class PretrainInputs:
         processor: The image processor the model is saved with.
         datasets: Model inputs by split, ready for the trainer.
         tokens: Tokens by split, empty when neither the training nor the baselines need them.
+        metadata: The metadata fields the model reads, and the record of how they were chosen.
     """
 
     rows: LoadedRows
@@ -56,6 +58,7 @@ class PretrainInputs:
     processor: RoadworkImageProcessor
     datasets: dict[str, Dataset]
     tokens: dict[str, TokenRows]
+    metadata: MetadataChoice = field(default_factory=lambda: MetadataChoice([], {}))
 
 
 def prepare_inputs(
@@ -80,6 +83,8 @@ def prepare_inputs(
             max_megapixels=settings.max_megapixels,
             verify_images=settings.verify_images,
             revision=settings.dataset_revision,
+            near_duplicates=settings.near_duplicates,
+            split_manifest=settings.split_manifest,
         )
     if "train" not in rows.splits:
         raise ValueError(
@@ -87,6 +92,8 @@ def prepare_inputs(
             f"{list(rows.splits)}; name the whole data set, or name its train files train-*.parquet or train/"
         )
     splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
+    metadata = choose_metadata(settings, rows, args.seed)
+    settings = replace(settings, metadata_fields=metadata.fields)
     model, processor = build_model(settings, splits["train"]["label"][:])
     model.to(args.device)
     if limit is not None:
@@ -102,7 +109,20 @@ def prepare_inputs(
     else:
         transform = photo_transform(_unnormalised(processor))
         inputs = {name: split.with_transform(transform) for name, split in splits.items()}
-    return PretrainInputs(rows, model, processor, inputs, tokens)
+    return PretrainInputs(rows, model, processor, inputs, tokens, metadata)
+
+
+def choose_metadata(settings: PretrainArguments, rows: LoadedRows, seed: int) -> MetadataChoice:
+    """Turn `metadata_fields` into the fields the model reads, by an audit of the train and dev rows.
+
+    Raises:
+        ValueError: If a name is unknown, or a named field gives the label away and is not allowed to.
+    """
+
+    def to_audit() -> Dataset:
+        return concatenate_datasets([rows.splits[name] for name in ("train", "dev") if name in rows.splits])
+
+    return resolve_metadata_fields(settings.metadata_fields, settings.allow_leaking_fields, to_audit, seed=seed)
 
 
 def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:
