@@ -161,7 +161,7 @@ def _check_folds(labels: NDArray[np.int64], groups: NDArray[np.str_], num_folds:
     require_both_classes(labels, "all rows")
     if len(set(groups)) == 1:
         raise ValueError(
-            f"all {len(labels)} rows are in one group, {groups[0]!r}; a split needs at least {num_folds} groups. Do they "
+            f"all {len(labels)} rows are in one group, {str(groups[0])!r}; a split needs at least {num_folds} groups. Do they "
             "share a video id, a place within 100 m, or a picture?"
         )
     for label, name in enumerate(CLASS_NAMES):
@@ -201,7 +201,7 @@ def leave_city_out(labels: Sequence[int], groups: Sequence[str], cities: Sequenc
         ValueError: If fewer than two cities are named, or the other cities have one class only.
     """
     target, names, places = np.asarray(labels), np.asarray(groups, dtype=str), np.asarray(cities, dtype=str)
-    known = sorted(set(places) - {""})
+    known = sorted(set(places.tolist()) - {""})
     if len(known) < 2:
         raise ValueError(f"leave-city-out needs rows of at least two cities; the cities are {known}")
     folds = {}

@@ -32,7 +32,8 @@ MIN_CONTRAST = 2.0
 PAIRS_A_PASS = 4_000_000
 CORRELATED_A_PASS = 2048
 PRINT_BATCH = 64
-PRINT_FEATURES = Features({"photo_hash": Value("uint64"), "thumbnail": Value("binary")})
+PRINT_FEATURES = Features({"photo_print": Value("binary")})
+HASH_BYTES = HASH_BITS // 8
 
 Pairs = NDArray[np.int64]
 
@@ -94,27 +95,28 @@ def photo_prints(images: Dataset, num_proc: int | None = None) -> PhotoPrints:
         desc="Looking for near-duplicates",
         fn_kwargs={"code_hash": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()},
     )
-    table = prints.with_format("arrow")[:]
-    hashes = np.asarray(table["photo_hash"].to_numpy(), np.uint64)
-    stored = table["thumbnail"].to_pylist()
     width, height = THUMBNAIL
-    blank = bytes(width * height)
-    pixels = np.frombuffer(b"".join(value or blank for value in stored), np.uint8).reshape(-1, height, width)
-    return PhotoPrints(hashes, pixels, np.array([value is not None for value in stored], dtype=bool))
+    stored = prints.with_format("arrow")[:]["photo_print"].to_pylist()
+    blank = bytes(HASH_BYTES + width * height)
+    values = np.frombuffer(b"".join(found or blank for found in stored), np.uint8).reshape(-1, len(blank))
+    return PhotoPrints(
+        hashes=values[:, :HASH_BYTES].copy().view("<u8")[:, 0],
+        thumbnails=values[:, HASH_BYTES:].reshape(-1, height, width),
+        comparable=np.array([found is not None for found in stored], dtype=bool),
+    )
 
 
-def _print_batch(rows: Mapping[str, Sequence[Any]], *, code_hash: str) -> dict[str, list]:
+def _print_batch(rows: Mapping[str, Sequence[Any]], *, code_hash: str) -> dict[str, list[bytes | None]]:
     """Hash one batch; `code_hash` only decides whether a cached result is valid."""
-    prints = []
-    for image in rows["image"]:
-        try:
-            prints.append(photo_print(image["bytes"] if image["bytes"] is not None else image["path"]))
-        except ValueError:
-            prints.append(None)  # damage is named where the photo is needed; here it is only not comparable
-    return {
-        "photo_hash": [found[0] if found else 0 for found in prints],
-        "thumbnail": [found[1] if found else None for found in prints],
-    }
+    return {"photo_print": [_stored_print(image) for image in rows["image"]]}
+
+
+def _stored_print(image: Mapping[str, Any]) -> bytes | None:
+    try:
+        found = photo_print(image["bytes"] if image["bytes"] is not None else image["path"])
+    except ValueError:
+        return None  # damage is named where the photo is needed; here it is only not comparable
+    return found and found[0].to_bytes(HASH_BYTES, "little") + found[1]
 
 
 def near_duplicate_pairs(

@@ -59,7 +59,7 @@ def _natix_row(number: int, **changes: Any) -> dict[str, Any]:
         "date_captured": 0,
         "flickr_url": None,
         "coco_url": None,
-        "gps": "[39.77160604, -86.18823935]",
+        "gps": f"[{39.77160604 + (number // 2 - 7) / 100}, -86.18823935]",
         "city_name": "indianapolis",
         "scene_description": "Cones close the right lane." if label else "No Description",
         "video_info.frame_id": f"{number:05d}.jpg",
@@ -98,7 +98,7 @@ def photo() -> Callable[..., bytes]:
 
 @pytest.fixture
 def natix_row() -> Callable[..., dict[str, Any]]:
-    """Make row `number` in NATIX's columns, odd numbers positive, two rows a video: `natix_row(number, **changes)`."""
+    """Make row `number` in NATIX's columns, odd numbers positive, two rows a video and place: `natix_row(number, **changes)`."""
     return _natix_row
 
 
