@@ -6,7 +6,7 @@ photo is decoded once, as small as its format allows, and its hash is kept in th
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
+from scipy.ndimage import gaussian_filter
 
 
-MAX_DISTANCE = 10
-MIN_CORRELATION = 0.8
+# Limits measured on drawn scenes by tests/benchmarks/near_duplicates.py.
+MAX_DISTANCE = 12
+MIN_CORRELATION = 0.75
+MIN_DETAIL = 0.5
+# Deviation in thumbnail pixels of the blur that is taken off to leave the detail.
+BLUR = 3.0
 MIN_COSINE = 0.97
 HASH_BITS = 64
 THUMBNAIL = (48, 32)
@@ -29,7 +34,7 @@ MAX_SHIFT = 2
 DECODED_SIDE = 256
 # Photos whose grey levels deviate less than this (0 to 255) have no picture to compare.
 MIN_CONTRAST = 2.0
-PAIRS_A_PASS = 4_000_000
+COMPARED_A_PASS = 4_000_000
 CORRELATED_A_PASS = 2048
 PRINT_BATCH = 64
 PRINT_FEATURES = Features({"photo_print": Value("binary")})
@@ -120,17 +125,21 @@ def _stored_print(image: Mapping[str, Any]) -> bytes | None:
 
 
 def near_duplicate_pairs(
-    prints: PhotoPrints, max_distance: int = MAX_DISTANCE, min_correlation: float = MIN_CORRELATION
+    prints: PhotoPrints,
+    max_distance: int = MAX_DISTANCE,
+    min_correlation: float = MIN_CORRELATION,
+    min_detail: float = MIN_DETAIL,
 ) -> Pairs:
     """Find photos of almost the same picture: near by hash, and alike once their thumbnails lie on each other.
 
     A loose distance between hashes alone would join photos of different streets, whose sky and road lie alike; the
-    correlation of the thumbnails tells them apart.
+    correlation of the thumbnails, and that of their detail (the thumbnail less its blur), tell them apart.
 
     Args:
         prints: Of N photos.
-        max_distance: Most bits in which two hashes may differ, 0 to 16.
+        max_distance: Most bits in which two hashes may differ, 0 to 64.
         min_correlation: Least Pearson correlation of two thumbnails at their best shift of up to two pixels.
+        min_detail: The same for their detail.
 
     Returns:
         `(P, 2)` row numbers.
@@ -138,16 +147,25 @@ def near_duplicate_pairs(
     Raises:
         ValueError: If a limit is out of range.
     """
-    if not -1.0 <= min_correlation <= 1.0:
-        raise ValueError(f"min_correlation={min_correlation} must lie between -1 and 1")
+    for name, value in (("min_correlation", min_correlation), ("min_detail", min_detail)):
+        if not -1.0 <= value <= 1.0:
+            raise ValueError(f"{name}={value} must lie between -1 and 1")
     pairs = hash_pairs(prints.hashes, prints.comparable, max_distance)
-    chunks = [pairs[start : start + CORRELATED_A_PASS] for start in range(0, len(pairs), CORRELATED_A_PASS)]
-    kept = [chunk[_correlations(*prints.thumbnails[chunk.T]) >= min_correlation] for chunk in chunks]
-    return np.concatenate([np.empty((0, 2), dtype=np.int64), *kept])
+    kept = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, len(pairs), CORRELATED_A_PASS):
+        chunk = pairs[start : start + CORRELATED_A_PASS]
+        left, right = prints.thumbnails[chunk.T].astype(np.float32)
+        alike = _correlations(left, right) >= min_correlation
+        kept.append(chunk[alike & (_correlations(_detail(left), _detail(right)) >= min_detail)])
+    return np.concatenate(kept)
 
 
-def _correlations(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Best Pearson correlation over shifts of each of P pairs of thumbnails `(P, H, W)`, `(P,)`."""
+def _detail(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    return pictures - gaussian_filter(pictures, BLUR, axes=(1, 2))
+
+
+def _correlations(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Best Pearson correlation over shifts of each of P pairs of pictures `(P, H, W)`, `(P,)`."""
     height, width = left.shape[1:]
     margin = MAX_SHIFT
     center = _standardized(left[:, margin:-margin, margin:-margin])
@@ -159,10 +177,10 @@ def _correlations(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[
     return best
 
 
-def _standardized(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _standardized(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Flatten `(P, H, W)` to `(P, N)` of mean 0 and length 1; flat pictures become 0."""
-    values = pixels.reshape(len(pixels), -1).astype(np.float32)
-    values -= values.mean(axis=1, keepdims=True)
+    values = pixels.reshape(len(pixels), -1)
+    values = values - values.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
 
@@ -170,56 +188,35 @@ def _standardized(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def hash_pairs(hashes: ArrayLike, comparable: ArrayLike | None = None, max_distance: int = MAX_DISTANCE) -> Pairs:
     """Find the rows whose hashes differ in at most `max_distance` bits.
 
-    Two such hashes are equal in one of `max_distance` + 1 blocks of bits, so only rows that share a block are compared,
-    some millions of pairs at a time: memory grows with the rows and the pairs found.
+    Distinct hashes are compared some millions at a time: memory grows with the rows and the pairs found, time with the
+    square of the rows.
 
     Args:
         hashes: `(N,)` unsigned 64-bit numbers.
         comparable: `(N,)` booleans; rows that are False pair with nothing. None = all are compared.
-        max_distance: Most bits that may differ, 0 to 16.
+        max_distance: Most bits that may differ, 0 to 64.
 
     Returns:
-        `(P, 2)` row numbers; rows of equal hashes are paired with the first of them only, other pairs are between firsts.
+        `(P, 2)` row numbers in order; rows of equal hashes are paired with the first of them only, other pairs are
+        between firsts.
 
     Raises:
         ValueError: If the distance is out of range.
     """
-    if not 0 <= max_distance <= 16:
-        raise ValueError(f"max_distance={max_distance} must lie between 0 and 16 bits")
+    if not 0 <= max_distance <= HASH_BITS:
+        raise ValueError(f"max_distance={max_distance} must lie between 0 and {HASH_BITS} bits")
     values = np.asarray(hashes, dtype=np.uint64)
     rows = np.flatnonzero(np.ones(len(values), bool) if comparable is None else np.asarray(comparable, bool))
     unique, first, of_row = np.unique(values[rows], return_index=True, return_inverse=True)
     equal = np.column_stack([rows[first[of_row]], rows])
     found = [equal[equal[:, 0] != equal[:, 1]]]
-    edges = np.linspace(0, HASH_BITS, max_distance + 2).astype(int)
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        block = (unique >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        for left, right in _same_block_pairs(block):
-            near = np.bitwise_count(unique[left] ^ unique[right]) <= max_distance
-            found.append(rows[first[np.column_stack([left[near], right[near]])]])
+    chunk = max(1, COMPARED_A_PASS // max(1, len(unique)))
+    for start in range(0, len(unique), chunk):
+        distances = np.bitwise_count(unique[start : start + chunk, None] ^ unique[None, start:])
+        left, right = np.nonzero(distances <= max_distance)
+        ahead = left < right
+        found.append(rows[first[np.column_stack([left[ahead], right[ahead]]) + start]])
     return np.unique(np.sort(np.concatenate(found).astype(np.int64).reshape(-1, 2), axis=1), axis=0)
-
-
-def _same_block_pairs(block: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield all pairs of positions with equal values, some millions at a time.
-
-    Equal values are neighbours once sorted: the pairs at distance 1, then 2, ... in the sorted order, while there are any.
-    """
-    order = np.argsort(block, kind="stable")
-    ordered = block[order]
-    starts = np.arange(len(order))
-    step = 1
-    left_parts, right_parts, size = [], [], 0
-    while len(starts):
-        starts = starts[starts + step < len(order)]
-        starts = starts[ordered[starts] == ordered[starts + step]]
-        left_parts.append(order[starts])
-        right_parts.append(order[starts + step])
-        size += len(starts)
-        step += 1
-        if size > PAIRS_A_PASS or not len(starts):
-            yield np.concatenate(left_parts), np.concatenate(right_parts)
-            left_parts, right_parts, size = [], [], 0
 
 
 def embedding_pairs(embeddings: ArrayLike, min_cosine: float = MIN_COSINE, chunk_rows: int = 1024) -> Pairs:

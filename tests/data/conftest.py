@@ -41,7 +41,9 @@ NATIX_FEATURES = Features(
 )
 
 
-def _photo(width: int = 64, height: int = 48, *, seed: int = 0, format: str = "JPEG", **options: Any) -> bytes:
+def _photo(
+    width: int = 64, height: int = 48, *, seed: int | list[int] = 0, format: str = "JPEG", **options: Any
+) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     PILImage.fromarray(pixels).save(buffer, format=format, **options)
@@ -85,7 +87,7 @@ def _write_imagefolder(folder: Path, rows: list[dict[str, Any]]) -> Path:
     for number, row in enumerate(rows):
         path = folder / row["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_photo(seed=number))
+        path.write_bytes(_photo(seed=[number, *folder.name.encode()]))
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

@@ -50,7 +50,7 @@ def test_hashes_pair_up_to_the_distance(distance: int) -> None:
 
 
 def test_hash_pairs_agree_with_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("natix_roadwork.data.near_duplicates.PAIRS_A_PASS", 100)
+    monkeypatch.setattr("natix_roadwork.data.near_duplicates.COMPARED_A_PASS", 100)
     rng = np.random.default_rng(0)
     bases = rng.integers(0, 1 << 63, 40)
     hashes = np.array(
@@ -58,7 +58,7 @@ def test_hash_pairs_agree_with_all_pairs(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     hashes = np.unique(hashes.astype(np.uint64))
     distances = np.bitwise_count(hashes[:, None] ^ hashes[None])
-    expected = np.argwhere(np.triu(distances <= 10, 1))
+    expected = np.argwhere(np.triu(distances <= 12, 1))
     assert hash_pairs(hashes).tolist() == expected.tolist()
 
 
@@ -69,8 +69,8 @@ def test_equal_hashes_are_paired_with_the_first_only() -> None:
 
 
 def test_distance_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match="max_distance=17"):
-        hash_pairs([1], max_distance=17)
+    with pytest.raises(ValueError, match="max_distance=65"):
+        hash_pairs([1], max_distance=65)
 
 
 def test_resized_recompressed_and_darkened_photos_pair() -> None:
@@ -105,14 +105,14 @@ def test_equal_hashes_of_unlike_photos_do_not_pair() -> None:
     thumbnails = rng.integers(0, 255, (2, 32, 48), dtype=np.uint8)
     prints = PhotoPrints(np.array([5, 5], np.uint64), thumbnails, np.array([True, True]))
     assert near_duplicate_pairs(prints).shape == (0, 2)
-    assert near_duplicate_pairs(prints, min_correlation=-1.0).tolist() == [[0, 1]]
+    assert near_duplicate_pairs(prints, min_correlation=-1.0, min_detail=-1.0).tolist() == [[0, 1]]
 
 
 def test_shifted_thumbnails_pair() -> None:
     wide = np.asarray(_picture(0, (52, 32)).convert("L"))
     thumbnails = np.stack([wide[:, :48], wide[:, 2:50]])
     prints = PhotoPrints(np.array([5, 5], np.uint64), thumbnails, np.array([True, True]))
-    assert near_duplicate_pairs(prints, min_correlation=0.99).tolist() == [[0, 1]]
+    assert near_duplicate_pairs(prints, min_correlation=0.99, min_detail=0.9).tolist() == [[0, 1]]
 
 
 def test_embeddings_pair_by_cosine_without_their_common_part() -> None:
