@@ -96,8 +96,8 @@ def load_rows(
         revision: Branch, tag or commit of a Hub data set.
         cache_dir: Folder of the `datasets` cache.
         num_proc: Processes that read the rows.
-        near_duplicates: Look for photos of almost the same picture, which decodes each photo once (see the README for
-            the time); the result is kept in the datasets cache.
+        near_duplicates: Look for photos of almost the same picture, which decodes each photo once, as small as
+            its format allows; the result is kept in the datasets cache.
         split_manifest: File that says which rows lie in which split: checked where it is there, else written.
 
     Raises:

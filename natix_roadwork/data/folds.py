@@ -168,7 +168,7 @@ def _check_folds(labels: NDArray[np.int64], groups: NDArray[np.str_], num_folds:
         count = len(set(groups[labels == label]))
         if count < num_folds:
             raise ValueError(
-                f"the {name} rows lie in {count} groups, fewer than num_folds={num_folds}: some fold would have no "
+                f"the {name} rows lie in {count} group(s), fewer than num_folds={num_folds}: some fold would have no "
                 f"{name} row; use fewer folds, or more groups"
             )
 

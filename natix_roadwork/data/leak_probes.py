@@ -46,7 +46,7 @@ class FieldFeatures:
     Attributes:
         present: `(N,)` whether the row has a value.
         numbers: `(N, F)` numbers of the field, NaN where missing; the presence bit is the first.
-        words: `(N, W)` counts of hashed words or tags; W = 0 for fields without any.
+        words: `(N, W)` counts of hashed words or tags, those that occur; W = 0 for fields without any.
     """
 
     present: NDArray[np.bool_]
@@ -157,7 +157,8 @@ def _words(tokens: Sequence[Sequence[str]], lengths: Sequence[int] | None = None
     present = np.array([bool(words) for words in tokens])
     numbers = [present, [len(words) for words in tokens], *([lengths] if lengths is not None else [])]
     hashed = HashingVectorizer(analyzer=_lower, n_features=HASHED_WORDS, alternate_sign=False, norm=None)
-    return FieldFeatures(present, np.column_stack(numbers).astype(np.float64), hashed.transform(tokens).toarray())
+    counts = hashed.transform(tokens).toarray()
+    return FieldFeatures(present, np.column_stack(numbers).astype(np.float64), counts[:, counts.any(axis=0)])
 
 
 def _lower(words: Sequence[str]) -> list[str]:

@@ -107,9 +107,9 @@ def test_folds_follow_the_seed() -> None:
     ("labels", "groups", "message"),
     [
         ([0, 1, 0, 1], list("aaaa"), "all 4 rows are in one group, 'a'"),
-        ([0, 1, 1, 1], list("abcd"), "the None rows lie in 1 groups, fewer than num_folds=2"),
+        ([0, 1, 1, 1], list("abcd"), "the None rows lie in 1 group, fewer than num_folds=2"),
         ([1, 1, 1, 1], list("abcd"), "'all rows' has 4 Roadwork"),
-        ([0, 0, 1, 1], list("aabb"), "the None rows lie in 1 groups"),
+        ([0, 0, 1, 1], list("aabb"), "the None rows lie in 1 group"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(labels: list[int], groups: list[str], message: str) -> None:
@@ -121,7 +121,7 @@ def test_fold_without_a_class_is_named() -> None:
     # Three None groups for three folds, one of them with all Roadwork rows of its group: any draw splits them unevenly.
     labels = [0] * 3 + [1] * 60
     groups = ["x", "y", "z", *["x"] * 20, *["y"] * 40]
-    with pytest.raises(ValueError, match=r"fold \d has no|the Roadwork rows lie in 2 groups"):
+    with pytest.raises(ValueError, match=r"fold \d has no|the Roadwork rows lie in 2 group"):
         stratified_group_folds(labels, groups, 3, seed=0)
 
 
