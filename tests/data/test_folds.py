@@ -107,7 +107,7 @@ def test_folds_follow_the_seed() -> None:
     ("labels", "groups", "message"),
     [
         ([0, 1, 0, 1], list("aaaa"), "all 4 rows are in one group, 'a'"),
-        ([0, 1, 1, 1], list("abcd"), "the None rows lie in 1 group, fewer than num_folds=2"),
+        ([0, 1, 1, 1], list("abcd"), r"the None rows lie in 1 group\(s\), fewer than num_folds=2"),
         ([1, 1, 1, 1], list("abcd"), "'all rows' has 4 Roadwork"),
         ([0, 0, 1, 1], list("aabb"), "the None rows lie in 1 group"),
     ],
