@@ -25,7 +25,8 @@ MIN_CORRELATION = 0.75
 MIN_DETAIL = 0.5
 # Deviation in thumbnail pixels of the blur that is taken off to leave the detail.
 BLUR = 3.0
-MIN_COSINE = 0.97
+# Of EfficientNet-Lite0's global view; another backbone may want another limit.
+MIN_COSINE = 0.75
 HASH_BITS = 64
 THUMBNAIL = (48, 32)
 # Pixels of the thumbnail by which two photos are shifted against each other to find where they agree best.

@@ -26,9 +26,10 @@ from natix_roadwork.data.folds import (
     logistic_out_of_fold,
     stratified_group_folds,
 )
-from natix_roadwork.data.groups import components_of
+from natix_roadwork.data.groups import components_of, group_names
 from natix_roadwork.data.label_noise import write_duplicate_page, write_label_noise_page
 from natix_roadwork.data.leak_audit import AuditResult, audited_fields
+from natix_roadwork.data.near_duplicates import embedding_pairs
 from natix_roadwork.data.split_manifest import MANIFEST_NAME, make_manifest, write_manifest
 from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.training.arguments import PretrainArguments
@@ -79,7 +80,8 @@ class AuditReport:
         cities: Out-of-fold MCC with its city left out, by city; empty without cities.
         metrics: Out-of-fold metrics of the logistic regression, with intervals, by grouped folds.
         doubtful: Row ids on the label-noise page.
-        num_duplicate_sets: Sets of near-duplicates among train and dev.
+        num_duplicate_sets: Sets of near-duplicates among train and dev, by hash or embedding.
+        across_splits: Row ids of pairs alike by embedding alone that lie in train and dev; the splits do not know them.
     """
 
     rows: LoadedRows
@@ -89,12 +91,13 @@ class AuditReport:
     metrics: dict[str, Any]
     doubtful: list[str]
     num_duplicate_sets: int
+    across_splits: list[tuple[str, str]]
 
     def details(self) -> dict[str, Any]:
         """Return what goes into `result.json`."""
         found = {"leaks": self.leaks.as_dict(), "leak_gap": asdict(self.gap), "leave_city_out_mcc": self.cities}
         counts = {"doubtful_rows": self.doubtful, "near_duplicate_sets": self.num_duplicate_sets}
-        return found | counts | {"splits": asdict(self.rows.manifest)}
+        return found | counts | {"across_splits": self.across_splits, "splits": asdict(self.rows.manifest)}
 
     def summary(self) -> str:
         """Describe the findings in a few lines."""
@@ -108,6 +111,7 @@ class AuditReport:
                 f"leak gap: {gap.random:.2f} with random folds - {gap.grouped:.2f} with grouped ones = {gap.gap:+.2f}",
                 f"MCC with the city left out: {cities}",
                 f"{self.num_duplicate_sets} sets of near-duplicates, {len(self.doubtful)} doubtful labels to look at",
+                f"{len(self.across_splits)} pairs of photos in train and dev are alike by embedding alone",
             ]
         )
 
@@ -128,14 +132,16 @@ def run_audit(arguments: AuditArguments) -> AuditReport:
         near_duplicates=arguments.near_duplicates,
     )
     rows = concatenate_datasets([loaded.splits[name] for name in ("train", "dev") if name in loaded.splits])
-    labels, groups = np.asarray(rows["label"][:]), np.asarray(rows["group"][:], dtype=str)
+    labels, features = np.asarray(rows["label"][:]), global_view_features(rows, arguments)
+    pairs = embedding_pairs(features) if arguments.near_duplicates else np.empty((0, 2), dtype=np.int64)
+    groups = joined_groups(rows, pairs)
     folds = stratified_group_folds(labels, groups, arguments.num_folds, arguments.seed)
-    _write_groups(folder, loaded, rows, folds)
+    _write_groups(folder, loaded, rows, groups, folds)
     leaks = audited_fields(rows, seed=arguments.seed, num_samples=arguments.num_samples)
     (folder / LEAK_NAME).write_text(json.dumps(leaks.as_dict(), indent=2) + "\n", encoding="utf-8")
-    sets = duplicate_sets(rows["row_id"][:], loaded.near_duplicates)
+    row_ids, splits = rows["row_id"][:], rows["split"][:]
+    sets = duplicate_sets(row_ids, loaded.near_duplicates + [(row_ids[a], row_ids[b]) for a, b in pairs.tolist()])
     write_duplicate_page(folder / DUPLICATES_NAME, rows, sets)
-    features = global_view_features(rows, arguments)
     probabilities = logistic_out_of_fold(features, labels, folds)
     source = f"a logistic regression on the global view of {arguments.backbone_id}"
     doubtful = write_label_noise_page(folder / NOISE_NAME, rows, probabilities, source, arguments.page_rows)
@@ -149,7 +155,15 @@ def run_audit(arguments: AuditArguments) -> AuditReport:
         ),
         doubtful=rows.select(doubtful)["row_id"][:],
         num_duplicate_sets=len(sets),
+        across_splits=[(row_ids[a], row_ids[b]) for a, b in pairs.tolist() if splits[a] != splits[b]],
     )
+
+
+def joined_groups(rows: Dataset, pairs: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Join the groups of rows that are alike by embedding, `(N,)`; `pairs` `(P, 2)` are row numbers."""
+    none = [""] * len(rows)
+    names = group_names(rows["row_id"][:], none, none, none, rows["group"][:], duplicates=pairs)
+    return np.asarray(names, dtype=str)
 
 
 def duplicate_sets(row_ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
@@ -184,13 +198,15 @@ def global_view_features(rows: Dataset, arguments: AuditArguments) -> NDArray[np
     return tokens[:, 0].reshape(len(tokens), -1).astype(np.float32)
 
 
-def _write_groups(folder: Path, loaded: LoadedRows, rows: Dataset, folds: Sequence[Fold]) -> None:
+def _write_groups(
+    folder: Path, loaded: LoadedRows, rows: Dataset, groups: NDArray[np.str_], folds: Sequence[Fold]
+) -> None:
     """Write the manifests of splits and folds, and a table of row, group, split and fold."""
     fold_of = np.empty(len(rows), dtype=np.int64)
     for number, (_, held_out) in enumerate(folds):
         fold_of[held_out] = number
     write_manifest(folder / MANIFEST_NAME, loaded.manifest)
-    columns = [rows[name][:] for name in ("row_id", "group", "split", "label")]
+    columns = [rows["row_id"][:], groups.tolist(), rows["split"][:], rows["label"][:]]
     names = [f"fold {fold}" for fold in fold_of]
     write_manifest(folder / FOLDS_NAME, make_manifest(columns[0], columns[1], names, columns[3]))
     with open(folder / GROUPS_NAME, "w", newline="", encoding="utf-8") as file:

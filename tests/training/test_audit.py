@@ -36,8 +36,8 @@ def test_pairs_become_sets_of_the_rows_that_are_here() -> None:
 
 def _features(rows: Dataset, arguments: AuditArguments) -> NDArray[np.float32]:
     """Stands in for a backbone: noise, and the label with some doubt."""
-    noise = np.random.default_rng(0).normal(size=(len(rows), 4)).astype(np.float32)
-    noise[:, 0] += 3 * np.asarray(rows["label"][:])
+    noise = np.random.default_rng(0).normal(size=(len(rows), 64)).astype(np.float32)
+    noise[:, 0] += 6 * np.asarray(rows["label"][:])
     return noise
 
 
@@ -63,6 +63,14 @@ def test_recipe_writes_its_files(audited: Path) -> None:
     assert json.loads((audited / "leaks.json").read_text()) == details["leaks"]
     assert details["leak_gap"]["gap"] == pytest.approx(details["leak_gap"]["random"] - details["leak_gap"]["grouped"])
     assert len(details["leave_city_out_mcc"]) == 12
+
+
+def test_rows_alike_by_embedding_join_their_groups(tmp_path: Path) -> None:
+    rows = leaking_rows(tmp_path / "rows", num_rows=40)
+    groups = rows["group"][:]
+    assert audit.joined_groups(rows, np.empty((0, 2), dtype=int)).tolist() == groups
+    first, last = audit.joined_groups(rows, np.array([[0, 39]]))[[0, 39]]
+    assert groups[0] != groups[39] and first == last
 
 
 def test_groups_and_folds_are_those_of_the_manifests(audited: Path) -> None:
