@@ -2,7 +2,7 @@
 
     python tests/benchmarks/near_duplicates.py [--num_rows 480] [--width 640] [--folder runs/bench_duplicates]
 
-A pair counts as right when both photos show the same place: frames of one video a few metres apart may be found too, and
+Pairs are those of photos that end in one set. One counts as right when both photos show the same place: frames of one video a few metres apart may be found too, and
 belong together anyway. The strict precision counts them as wrong. Exit code 1 when recall or precision is below 0.95.
 """
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image
 from PIL import Image as PILImage
 
+from natix_roadwork.data.groups import components_of
 from natix_roadwork.data.near_duplicates import hash_pairs, near_duplicate_pairs, photo_print, photo_prints
 from natix_roadwork.data.scene_table import ScenePlan, SceneSettings, plan_rows
 from natix_roadwork.data.scenes import write_scenes
@@ -40,7 +41,8 @@ def planted_scores(folder: Path, settings: SceneSettings) -> dict[str, float]:
     pairs = near_duplicate_pairs(photo_prints(rows))
     seconds = time.perf_counter() - started
     planted = {(a, b) for b in range(len(plans)) for a in range(b) if _spot(plans[a]) == _spot(plans[b])}
-    found = {tuple(pair) for pair in pairs.tolist()}
+    sets = components_of(len(plans), [pairs])
+    found = {(a, b) for b in range(len(plans)) for a in range(b) if sets[a] == sets[b]}
     right = {(a, b) for a, b in found if plans[a].place_number == plans[b].place_number}
     return {
         "rows": len(plans),
