@@ -5,8 +5,6 @@ photos are still encoded (`data/photo_batches.py` decodes them in the workers) a
 """
 
 import glob
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, Value, concatenate_datasets, load_dataset
 
-from natix_roadwork.data.consistency import contradicting_rows
+from natix_roadwork.data.folds import dev_mask, require_both_classes
 from natix_roadwork.data.imagefolder import imagefolder_rows, scan_imagefolder
 from natix_roadwork.data.metadata_report import metadata_report
 from natix_roadwork.data.natix_columns import (
@@ -29,9 +27,16 @@ from natix_roadwork.data.natix_columns import (
     require_column,
 )
 from natix_roadwork.data.normalise import normalise_rows
-from natix_roadwork.data.row_report import RowProblem, RowReport, row_problem
+from natix_roadwork.data.row_report import RowProblem, RowReport
+from natix_roadwork.data.source_parts import (
+    SourcePart,
+    drop_contradicting,
+    drop_shared_groups,
+    group_parts,
+    rows_fingerprint,
+)
 from natix_roadwork.data.sources import SPLITS, Source, find_source
-from natix_roadwork.data.splits import dev_mask, group_names, require_both_classes, shared_with
+from natix_roadwork.data.split_manifest import SplitManifest, manifest_of_splits, verify_manifest, write_manifest
 from natix_roadwork.model.configuration_roadwork import DEFAULT_VOCABULARIES
 
 
@@ -56,6 +61,8 @@ class LoadedRows:
         fingerprint: Hash over the ids, labels, groups, splits and photo sizes of all rows; equal on every machine.
         lockbox: Whether `test` is a lockbox, which recipes never score.
         commit: The commit of a Hub data set; None for local files.
+        manifest: Hash over the ids, groups and splits of all rows, with counts.
+        near_duplicates: Row ids of each pair of photos of almost the same picture, dropped rows included.
     """
 
     splits: dict[str, Dataset]
@@ -65,20 +72,8 @@ class LoadedRows:
     fingerprint: str
     lockbox: bool
     commit: str | None
-
-
-@dataclass
-class _Part:
-    """One split of the source: encoded photos, schema values, source columns, groups, and the rows still kept."""
-
-    images: Dataset
-    values: Dataset
-    columns: dict[str, str]
-    groups: list[str]
-    kept: np.ndarray
-
-    def column(self, name: str) -> list:
-        return self.values[name][:]
+    manifest: SplitManifest
+    near_duplicates: list[tuple[str, str]]
 
 
 def load_rows(
@@ -92,11 +87,14 @@ def load_rows(
     revision: str | None = None,
     cache_dir: str | None = None,
     num_proc: int | None = None,
+    near_duplicates: bool = True,
+    split_manifest: str | Path | None = None,
 ) -> LoadedRows:
     """Load a data set and bring it to the row schema.
 
-    Where the source has no dev split, whole groups of train become one. Train rows that share a group with dev or
-    test, and dev rows that share one with test, are dropped and counted.
+    Rows of one video or sequence, within 100 m of each other, or of almost the same picture are one group. Where the
+    source has no dev split, whole groups of train become one. Train rows that share a group with dev or test, and dev
+    rows that share one with test, are dropped and counted; that no group is left in two splits is checked on every load.
 
     Args:
         dataset_name: A folder, parquet shards, or a Hub id.
@@ -109,10 +107,13 @@ def load_rows(
         revision: Branch, tag or commit of a Hub data set.
         cache_dir: Folder of the `datasets` cache.
         num_proc: Processes that read the rows.
+        near_duplicates: Look for photos of almost the same picture, which decodes each photo once, as small as
+            its format allows; the result is kept in the datasets cache.
+        split_manifest: File that says which rows lie in which split: checked where it is there, else written.
 
     Raises:
-        ValueError: If there is nothing to load, a needed column is missing, no row is left, or train or dev has one
-            class only.
+        ValueError: If there is nothing to load, a needed column is missing, no row is left, train or dev has one class
+            only, or the splits are not those of the manifest.
     """
     source = find_source(dataset_name, revision)
     report = RowReport(dataset_name, source.kind)
@@ -122,8 +123,9 @@ def load_rows(
     _require_unique([row_id for part in parts.values() for row_id in part.column("row_id")], dataset_name)
     if consistency_filter:
         for split, part in parts.items():
-            _drop_contradicting(split, part, report)
-    _drop_shared_groups(parts, report)
+            drop_contradicting(split, part, report)
+    duplicates = group_parts(parts, report, near_duplicates=near_duplicates, num_proc=num_proc)
+    drop_shared_groups(parts, report)
     rows = {split: part.kept for split, part in parts.items()}
     if "train" in parts and "dev" not in parts:
         train = parts["train"]
@@ -137,15 +139,27 @@ def load_rows(
         _count(report, split, dataset)
         if split != "test":
             require_both_classes(dataset["label"][:], split)
-    lockbox = source.kind != "imagefolder" and "test" in splits
+    manifest = _checked_manifest(splits, split_manifest)
+    lockbox, fingerprint = source.kind != "imagefolder" and "test" in splits, rows_fingerprint(parts, rows)
     looked_at = [split for name, split in splits.items() if name != "test" or not lockbox]
     if looked_at:
         report.metadata = metadata_report(concatenate_datasets(looked_at), DEFAULT_VOCABULARIES, report.problems)
     logger.log(logging.WARNING if report.needs_attention else logging.INFO, report.summary())
-    return LoadedRows(splits, report, source.kind, dataset_name, _fingerprint(parts, rows), lockbox, source.commit)
+    known = (source.kind, dataset_name, fingerprint, lockbox, source.commit)
+    return LoadedRows(splits, report, *known, manifest, duplicates)
 
 
-def _read_parquet(source: Source, split: str, report: RowReport, settings: dict, cache_dir: str | None) -> _Part:
+def _checked_manifest(splits: dict[str, Dataset], path: str | Path | None) -> SplitManifest:
+    """Describe the splits, which checks that they share no group, and compare with the manifest on disk or write it."""
+    manifest = manifest_of_splits(splits)
+    if path is not None and Path(path).is_file():
+        verify_manifest(path, manifest)
+    elif path is not None:
+        write_manifest(path, manifest)
+    return manifest
+
+
+def _read_parquet(source: Source, split: str, report: RowReport, settings: dict, cache_dir: str | None) -> SourcePart:
     paths = source.files[split]
     shards = [(source.shards[path], _shard_rows(path, paths[0])) for path in paths]
     names = pq.read_schema(paths[0]).names
@@ -179,7 +193,9 @@ def _shard_rows(path: Path, first: Path) -> int:
     return footer.num_rows
 
 
-def _read_imagefolder(source: Source, split: str, report: RowReport, settings: dict, cache_dir: str | None) -> _Part:
+def _read_imagefolder(
+    source: Source, split: str, report: RowReport, settings: dict, cache_dir: str | None
+) -> SourcePart:
     folder = source.files[split][0].absolute()
     scan = scan_imagefolder(folder, split)
     report.read[split] = scan.num_read
@@ -217,7 +233,7 @@ def _normalise(
     report: RowReport,
     settings: dict,
     mask_folder: str,
-) -> _Part:
+) -> SourcePart:
     values = normalise_rows(raw, columns, shards, mask_folder=mask_folder, **settings).with_format(None)
     dropped = np.asarray(values["dropped"][:], dtype=bool)
     for row_id, drop, found in zip(values["row_id"][:], dropped, values["problems"][:], strict=True):
@@ -227,9 +243,7 @@ def _normalise(
         first = report.problems[-1] if report.problems else None
         example = f"; one of them: {first.row_id}, {first.column}={first.value!r}: {first.reason}" if first else ""
         raise ValueError(f"{report.dataset_name!r}: all {len(values)} rows are unusable{example}")
-    names = ("row_id", "video_id", "sequence_id", "city", "group")
-    groups = group_names(*(values[name][:] for name in names))
-    return _Part(raw.select_columns(["image"]), values, columns, groups, kept)
+    return SourcePart(raw.select_columns(["image"]), values, columns, kept)
 
 
 def _require_unique(row_ids: list[str], dataset_name: str) -> None:
@@ -239,37 +253,7 @@ def _require_unique(row_ids: list[str], dataset_name: str) -> None:
         raise ValueError(f"{dataset_name!r}: row id {twice!r} occurs more than once")
 
 
-def _drop_contradicting(split: str, part: _Part, report: RowReport) -> None:
-    """Drop rows as validators do: those with a description and label 0, or with none and label 1."""
-    if "text" not in part.columns:
-        names = " or ".join(COLUMN_NAMES["text"])
-        raise ValueError(f"consistency_filter=True compares labels with descriptions; {split} has no column {names}")
-    columns = [[values[row] for row in part.kept] for values in map(part.column, ("row_id", "label", "text"))]
-    problems = contradicting_rows(*columns, part.columns["text"])
-    dropped = {problem.row_id for problem in problems}
-    report.problems += problems
-    report.notes.append(f"consistency filter: {len(problems)} of {len(part.kept)} rows of {split} dropped")
-    part.kept = part.kept[[row_id not in dropped for row_id in columns[0]]]
-
-
-def _drop_shared_groups(parts: dict[str, _Part], report: RowReport) -> None:
-    """Drop rows whose group is also in a split that judges them: train against dev and test, dev against test."""
-    judges: dict[str, set[str]] = {}
-    for split in reversed(SPLITS):
-        if split not in parts:
-            continue
-        part = parts[split]
-        shared = shared_with([part.groups[row] for row in part.kept], judges)
-        row_ids = part.column("row_id")
-        for row, other in zip(part.kept, shared, strict=True):
-            if other:
-                reason = f"rows of this group are in {other}"
-                report.problems.append(row_problem(row_ids[row], "group", part.groups[row], reason, dropped=True))
-        part.kept = part.kept[[not other for other in shared]]
-        judges[split] = {part.groups[row] for row in part.kept}
-
-
-def _build(part: _Part, rows: np.ndarray, split: str) -> Dataset:
+def _build(part: SourcePart, rows: np.ndarray, split: str) -> Dataset:
     """Join photos and values without copying a photo, and pick the rows."""
     values = part.values.remove_columns(["group", "num_bytes", "dropped", "problems"])
     values = values.add_column("group", part.groups).add_column("split", [split] * len(values))
@@ -280,14 +264,3 @@ def _count(report: RowReport, split: str, dataset: Dataset) -> None:
     labels = dataset["label"][:]
     report.kept[split] = {name: labels.count(label) for label, name in enumerate(LABEL_NAMES)}
     report.groups[split] = len(set(dataset["group"][:]))
-
-
-def _fingerprint(parts: dict[str, _Part], rows: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for split in sorted(rows):
-        part = parts[split]
-        columns = [part.column(name) for name in ("row_id", "label", "width", "height", "num_bytes")]
-        for row in rows[split]:
-            values = [split, part.groups[row], *(column[row] for column in columns)]
-            digest.update(json.dumps(values).encode())
-    return digest.hexdigest()

@@ -91,7 +91,11 @@ class PretrainArguments(GPSArguments):
         backbone_id: Hub id, folder, or `embedded:efficientnet-lite0`.
         dataset_revision: Branch, tag or commit of a Hub data set; the commit read is noted in `result.json`.
         squares: The two squares of `photo12`, each of `center`, `left`, `right`.
+        metadata_fields: Names of fields, or `auto` = those that the leak audit passes (`data/leak_audit.py`).
+        allow_leaking_fields: Fields to read although the audit refuses them; `result.json` says so.
         verify_images: Decode every photo once, so that damaged ones are dropped instead of ending the run.
+        near_duplicates: Whether photos of almost the same picture stay in one split; decodes each photo once.
+        split_manifest: JSON file of the rows in each split: checked where it is there, else written.
         existing_run: What happens to an earlier run in `output_dir`, its checkpoints and `result.json`: `refuse` = an
             error, `resume` = continue from the last complete checkpoint, `overwrite` = delete them.
         feature_cache: `off` = the backbone runs in every step; `map` = its tokens are computed once into the datasets
@@ -133,7 +137,12 @@ class PretrainArguments(GPSArguments):
     focal_gamma: float = field(default=2.0, metadata={"help": "Focusing exponent of the focal term."})
     focal_alpha: list[str] = field(default_factory=lambda: ["auto"], metadata={"help": "auto, or two class weights."})
     label_smoothing: float = field(default=0.1, metadata={"help": "Share of a target spread over the classes."})
-    metadata_fields: list[str] = field(default_factory=list, metadata={"help": "Metadata the model reads, or auto."})
+    metadata_fields: list[str] = field(
+        default_factory=list, metadata={"help": "Metadata the model reads; auto = what the leak audit passes."}
+    )
+    allow_leaking_fields: list[str] = field(
+        default_factory=list, metadata={"help": "Metadata to read although it gives the label away."}
+    )
     text_encoder_id: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2",
         metadata={"help": "Hub id, folder, or embedded:all-minilm-l6-v2; for the field text."},
@@ -160,6 +169,8 @@ class PretrainArguments(GPSArguments):
     consistency_filter: bool = field(
         default=False, metadata={"help": "Drop rows whose description contradicts the label."}
     )
+    near_duplicates: bool = field(default=True, metadata={"help": "Photos of almost the same picture are one group."})
+    split_manifest: str | None = field(default=None, metadata={"help": "Checked where it is there, else written."})
     feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(

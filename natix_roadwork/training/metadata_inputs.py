@@ -13,25 +13,6 @@ from natix_roadwork.data.text_vectors import TEXT_FOLDER, compute_text_vectors
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 
 
-def chosen_fields(wanted: Sequence[str], audited_fields: Sequence[str] | None = None) -> list[str]:
-    """Return the metadata fields that a run reads.
-
-    Args:
-        wanted: The recipe's `metadata_fields`: a list, or `auto` alone.
-        audited_fields: What the leak audit passed, for `auto`.
-
-    Raises:
-        ValueError: If `auto` stands beside a field, or no audit says what it stands for.
-    """
-    if "auto" not in wanted:
-        return list(wanted)
-    if len(wanted) > 1:
-        raise ValueError(f"metadata_fields={list(wanted)} has auto beside fields; write auto alone, or the fields")
-    if audited_fields is None:
-        raise ValueError("metadata_fields=['auto'] needs the leak audit's answer, and there is none; name the fields")
-    return list(audited_fields)
-
-
 def metadata_inputs(
     splits: dict[str, Dataset],
     fields: Sequence[str],

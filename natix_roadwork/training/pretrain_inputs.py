@@ -5,12 +5,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedConfig
 from transformers.image_processing_base import ImageProcessingMixin
@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows, extract_features
+from natix_roadwork.data.leak_audit import MetadataChoice, resolve_metadata_fields
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.embedded import embedded_backbone, is_embedded
 from natix_roadwork.gps.gate import SamplingPlan
@@ -27,7 +28,7 @@ from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcesso
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.gps_inputs import sampling_of
-from natix_roadwork.training.metadata_inputs import chosen_fields, metadata_inputs
+from natix_roadwork.training.metadata_inputs import metadata_inputs
 from natix_roadwork.training.token_features import Features
 
 
@@ -57,6 +58,7 @@ class PretrainInputs:
         datasets: Model inputs by split, ready for the trainer.
         tokens: Tokens by split, empty when neither the training nor the baselines need them.
         sampling: How train rows are drawn by their coordinates; None = not by them.
+        metadata: The metadata fields the model reads, and the record of how they were chosen.
     """
 
     rows: LoadedRows
@@ -64,6 +66,7 @@ class PretrainInputs:
     processor: RoadworkImageProcessor
     datasets: dict[str, Dataset]
     tokens: dict[str, TokenRows]
+    metadata: MetadataChoice = field(default_factory=lambda: MetadataChoice([], {}))
     sampling: SamplingPlan | None = None
 
     @property
@@ -79,7 +82,6 @@ def prepare_inputs(
     args: RoadworkTrainingArguments,
     limit: int | None = None,
     folder: str | None = None,
-    audited_fields: Sequence[str] | None = None,
 ) -> PretrainInputs:
     """Load rows and backbone, compute tokens where they are wanted, fit the feature statistics on train rows.
 
@@ -88,7 +90,6 @@ def prepare_inputs(
         args: How to train.
         limit: Rows of each split to keep, for a dry run; None = all.
         folder: Where tokens and text vectors are kept, instead of where `settings.feature_cache` says.
-        audited_fields: What `metadata_fields: auto` stands for: the fields that the leak audit passed.
 
     Raises:
         ValueError: If the data, the backbone or a setting cannot be used.
@@ -102,6 +103,8 @@ def prepare_inputs(
             verify_images=settings.verify_images,
             revision=settings.dataset_revision,
             consistency_filter=settings.consistency_filter,
+            near_duplicates=settings.near_duplicates,
+            split_manifest=settings.split_manifest,
         )
     if "train" not in rows.splits:
         raise ValueError(
@@ -109,11 +112,11 @@ def prepare_inputs(
             f"{list(rows.splits)}; name the whole data set, or name its train files train-*.parquet or train/"
         )
     splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
-    fields = chosen_fields(settings.metadata_fields, audited_fields)
+    choice = choose_metadata(settings, rows, args.seed)
     with args.main_process_first(desc="planning the draws"):
         sampling = sampling_of(rows, settings, args.seed)
     weights = None if sampling is None else sampling.weights
-    model, processor = build_model(settings, splits["train"]["label"][:], fields, weights)
+    model, processor = build_model(settings, splits["train"]["label"][:], choice.fields, weights)
     model.to(args.device)
     if limit is not None:
         splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
@@ -123,15 +126,29 @@ def prepare_inputs(
     if cached or settings.baselines:
         tokens = compute_tokens(splits, model, processor, args, folder)
     fit_standardizer(model, processor, splits["train"], tokens.get("train"), args, folder)
+    encoder_id, config = settings.text_encoder_id, model.config
     metadata = metadata_inputs(
-        splits, fields, model.config.vocabularies, model.config.loss_weights, settings.text_encoder_id, args, folder
+        splits, choice.fields, config.vocabularies, config.loss_weights, encoder_id, args, folder
     )
     if cached:
         inputs = {name: split.for_training(metadata) for name, split in tokens.items()}
     else:
         transform = photo_transform(_unnormalised(processor), metadata)
         inputs = {name: split.with_transform(transform) for name, split in splits.items()}
-    return PretrainInputs(rows, model, processor, inputs, tokens, sampling)
+    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling)
+
+
+def choose_metadata(settings: PretrainArguments, rows: LoadedRows, seed: int) -> MetadataChoice:
+    """Turn `metadata_fields` into the fields the model reads, by an audit of the train and dev rows.
+
+    Raises:
+        ValueError: If a name is unknown, or a named field gives the label away and is not allowed to.
+    """
+
+    def to_audit() -> Dataset:
+        return concatenate_datasets([rows.splits[name] for name in ("train", "dev") if name in rows.splits])
+
+    return resolve_metadata_fields(settings.metadata_fields, settings.allow_leaking_fields, to_audit, seed=seed)
 
 
 def scores_test(settings: PretrainArguments, rows: LoadedRows) -> bool:

@@ -146,6 +146,8 @@ def _record(
     recorder.details = {
         # The settings name the backbone as it was asked for; the folder it was found in is this machine's own.
         "model": {name: value for name, value in config.items() if name not in ("backbone_config", "backbone_id")},
+        "metadata": inputs.metadata.record,
+        "splits": dataclasses.asdict(rows.manifest),
         "best_step": trainer.state.best_global_step,
         "best_dev_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,

@@ -28,7 +28,7 @@ from transformers import set_seed
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import TokenRows
-from natix_roadwork.data.splits import dev_mask
+from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.environment import environment, git_state
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments

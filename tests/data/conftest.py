@@ -41,7 +41,9 @@ NATIX_FEATURES = Features(
 )
 
 
-def _photo(width: int = 64, height: int = 48, *, seed: int = 0, format: str = "JPEG", **options: Any) -> bytes:
+def _photo(
+    width: int = 64, height: int = 48, *, seed: int | list[int] = 0, format: str = "JPEG", **options: Any
+) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     PILImage.fromarray(pixels).save(buffer, format=format, **options)
@@ -59,7 +61,7 @@ def _natix_row(number: int, **changes: Any) -> dict[str, Any]:
         "date_captured": 0,
         "flickr_url": None,
         "coco_url": None,
-        "gps": "[39.77160604, -86.18823935]",
+        "gps": f"[{39.77160604 + (number // 2 - 7) / 100}, -86.18823935]",
         "city_name": "indianapolis",
         "scene_description": "Cones close the right lane." if label else "No Description",
         "video_info.frame_id": f"{number:05d}.jpg",
@@ -85,7 +87,7 @@ def _write_imagefolder(folder: Path, rows: list[dict[str, Any]]) -> Path:
     for number, row in enumerate(rows):
         path = folder / row["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_photo(seed=number))
+        path.write_bytes(_photo(seed=[number, *folder.name.encode()]))
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -98,7 +100,7 @@ def photo() -> Callable[..., bytes]:
 
 @pytest.fixture
 def natix_row() -> Callable[..., dict[str, Any]]:
-    """Make row `number` in NATIX's columns, odd numbers positive, two rows a video: `natix_row(number, **changes)`."""
+    """Make row `number` in NATIX's columns, odd numbers positive, two rows a video and place: `natix_row(number, **changes)`."""
     return _natix_row
 
 

@@ -130,7 +130,7 @@ def test_filter_without_descriptions_is_refused(write_imagefolder: Callable[...,
 def test_load_warns_of_a_column_in_radians(
     write_imagefolder: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = [{"file_name": f"{n}.jpg", "label": n % 2, "gps": [0.694 + n / 1e4, -1.504]} for n in range(16)]
+    rows = [{"file_name": f"{n}.jpg", "label": n % 2, "gps": [0.6 + n / 100, -1.504]} for n in range(16)]
     report = loaded(write_imagefolder(tmp_path / "f", rows), tmp_path).report
     assert not report.problems and report.needs_attention
     assert "warning: all 16 coordinates lie within pi/2" in caplog.text

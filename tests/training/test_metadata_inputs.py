@@ -16,20 +16,19 @@ from natix_roadwork.data.metadata import MetadataInputs
 from natix_roadwork.data.photo_batches import collate_rows, photo_transform
 from natix_roadwork.model.configuration_roadwork import DEFAULT_VOCABULARIES, METADATA_FIELDS
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
-from natix_roadwork.training.metadata_inputs import chosen_fields, metadata_inputs
+from natix_roadwork.training.metadata_inputs import metadata_inputs
 from natix_roadwork.training.pretrain_inputs import build_model, prepare_inputs
 
 
 EMBEDDED = "embedded:all-minilm-l6-v2"
 METADATA = [
     {
-        "gps": "[39.77, -86.18]",
         "weather": "['Sunny']",
         "daytime": "Light",
         "scene": "Urban",
         "text": "A quiet street.",
     },
-    {"gps": None, "weather": "['Rain', 'Cloudy']", "daytime": "Dark", "scene": "Moon", "text": "Cones on the lane."},
+    {"weather": "['Rain', 'Cloudy']", "daytime": "Dark", "scene": "Moon", "text": "Cones on the lane."},
     {},
 ]
 SHAPES = {"gps": (2,), "weather_ids": (8,), "daytime_ids": (6,), "scene_ids": (7,), "text_embeddings": (384,)}
@@ -37,14 +36,15 @@ SHAPES = {"gps": (2,), "weather_ids": (8,), "daytime_ids": (6,), "scene_ids": (7
 
 @pytest.fixture
 def rows(tmp_path: Path) -> LoadedRows:
-    """Twelve train rows and four dev rows; each third one has no metadata."""
-    for split, num_rows in (("train", 12), ("dev", 4)):
+    """Twelve train rows and four dev rows, each at a place of its own; each third one has no metadata."""
+    for split, num_rows, north in (("train", 12, 39.7), ("dev", 4, 36.7)):
         folder = tmp_path / "photos" / split
         folder.mkdir(parents=True)
         lines = []
         for row in range(num_rows):
             Image.fromarray(np.full((48, 64, 3), 16 * row, np.uint8)).save(folder / f"{row}.png")
-            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2, **METADATA[row % 3]}))
+            values = METADATA[row % 3] | ({"gps": f"[{north + row / 10}, -86.18]"} if row % 3 == 0 else {})
+            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2, **values}))
         (folder / "metadata.jsonl").write_text("\n".join(lines))
     return load_rows(str(tmp_path / "photos"), cache_dir=str(tmp_path / "cache"))
 
@@ -134,17 +134,6 @@ def test_without_fields_the_batches_hold_no_metadata(
     assert tokens.for_training(prepared(rows, args))[0].keys() == {"view_features", "view_mask", "labels"}
 
 
-def test_auto_stands_for_what_the_audit_passed() -> None:
-    assert chosen_fields(["gps", "text"], ["weather"]) == ["gps", "text"]
-    assert chosen_fields([], ["weather"]) == []
-    assert chosen_fields(["auto"], ["weather"]) == ["weather"]
-    assert chosen_fields(["auto"], []) == []
-    with pytest.raises(ValueError, match="auto beside fields"):
-        chosen_fields(["auto", "gps"], ["weather"])
-    with pytest.raises(ValueError, match="needs the leak audit"):
-        chosen_fields(["auto"])
-
-
 def test_model_is_built_with_the_resolved_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
@@ -176,10 +165,11 @@ def test_recipe_key_decides_what_the_batches_hold(
         hidden_size=16,
         num_attention_heads=2,
         feature_cache=feature_cache,
-        metadata_fields=["auto"],
+        metadata_fields=["gps", "daytime"],
+        allow_leaking_fields=["gps", "daytime"],  # a few rows without a place or a text say nothing either way
         baselines=False,
     )
-    inputs = prepare_inputs(settings, args, folder=str(tmp_path / "kept"), audited_fields=["gps", "daytime"])
+    inputs = prepare_inputs(settings, args, folder=str(tmp_path / "kept"))
     photo = {"off": "pixel_values", "map": "view_features"}[feature_cache]
     for split in ("train", "dev"):
         assert inputs.datasets[split][0].keys() == {photo, "view_mask", "labels", "gps", "daytime_ids"}
