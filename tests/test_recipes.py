@@ -84,7 +84,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = draw.integers(low, low + 100, (96, 128, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / split / f"{row}.png")
             gps = f"[{40.44 + draw.normal(0, 0.1)}, {-80.0 + draw.normal(0, 0.1)}]"
-            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2, "gps": gps}))
+            values = {"gps": gps, "weather": ["Sunny", "Rainy"][row // 2 % 2], "daytime": "Light", "scene": "Urban"}
+            values["text"] = "Two lanes." if row % 4 < 2 else ""
+            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2, **values}))
         (folder / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -127,10 +129,20 @@ def check_same_model(folder: Path, other: PreTrainedModel) -> None:
 
 
 def test_plan_runs_at_tiny_size(recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path) -> None:
-    recipe.main([*command("plan.yaml", max_steps=2, torch_compile="false"), "--torch_compile_mode", "null"])
+    settings = {
+        "max_steps": 2,
+        "logging_steps": 1,
+        "torch_compile": "false",
+        "text_encoder_id": "embedded:all-minilm-l6-v2",
+    }
+    recipe.main([*command("plan.yaml", **settings), "--torch_compile_mode", "null"])
     result = result_of(tmp_path / "run")
     assert result["config"]["bf16"] and result["config"]["gradient_accumulation_steps"] == 2
     assert set(result["metrics"]) == {"dev", "test"}
+    chosen = result["details"]["metadata"]
+    assert chosen["fields"] == ["gps", "weather", "daytime", "scene", "text"] and "audit" in chosen
+    assert loaded(AutoModelForImageClassification, tmp_path / "run").metadata_fusion.encoder.width == 704
+    assert any("loss_weather" in line for line in result["details"]["log"])
     gps = result["details"]["gps"]
     assert gps["sampling"] == "off" and gps["check"]["passed"] and gps["adapts_to_test"]  # all rows are near already
     assert any("covariate-shift adaptation" in text for text in result["warnings"])
