@@ -21,6 +21,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 
 SHORTCUTS = ("travel_alteration", "city", "photo_size", "file_bytes", "jpeg_quality")
@@ -116,8 +117,10 @@ def out_of_fold(make: Callable[[], BaseEstimator], features: FloatArray, labels:
     for fit, rest in folds:
         # Gradient boosting cannot bin a column without a single value among the rows it learns from.
         values = np.where(np.isnan(features[fit]).all(axis=0), 0.0, features)
-        model = make().fit(values[fit], labels[fit])
-        probabilities[rest] = model.predict_proba(values[rest])[:, 1]
+        # On a busy machine the threads of these many small fits wait for each other far longer than they work.
+        with threadpool_limits(limits=1):
+            model = make().fit(values[fit], labels[fit])
+            probabilities[rest] = model.predict_proba(values[rest])[:, 1]
     return probabilities
 
 
