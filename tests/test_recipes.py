@@ -32,6 +32,7 @@ from transformers import (
 
 from natix_roadwork.data.scenes import write_scenes
 from natix_roadwork.training import pretraining
+from tests.recipe_photos import write_photos
 
 
 ROOT = Path(__file__).parents[1]
@@ -74,21 +75,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An imagefolder with its own dev and test, whose label is the brightness of the photo."""
-    folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for split, num_rows in {"train": 16, "dev": 8, "test": 8}.items():
-        (folder / split).mkdir()
-        lines = []
-        for row in range(num_rows):
-            low = 140 if row % 2 else 0
-            pixels = draw.integers(low, low + 100, (96, 128, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / split / f"{row}.png")
-            gps = f"[{40.44 + draw.normal(0, 0.1)}, {-80.0 + draw.normal(0, 0.1)}]"
-            values = {"gps": gps, "weather": ["Sunny", "Rainy"][row // 2 % 2], "daytime": "Light", "scene": "Urban"}
-            values["text"] = "Two lanes." if row % 4 < 2 else ""
-            lines.append(json.dumps({"file_name": f"{row}.png", "label": row % 2, **values}))
-        (folder / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture
