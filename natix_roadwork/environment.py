@@ -102,6 +102,7 @@ def git_state() -> tuple[str | None, bool | None]:
     root = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
+        """Return what git prints, None where it fails."""
         try:
             done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):

@@ -20,14 +20,7 @@ def main(argv: list[str]) -> None:
     (arguments,) = parse_recipe(argv, [AuditArguments])
     with RunRecorder(asdict(arguments), seed=arguments.seed) as recorder:
         report = run_audit(arguments)
-        rows = report.rows
-        recorder.data = {
-            "name": rows.dataset_name,
-            "source": rows.source,
-            "commit": rows.commit,
-            "fingerprint": rows.fingerprint,
-            "counts": rows.report.as_dict(),
-        }
+        recorder.data = report.rows.as_dict()
         recorder.metrics = {"out_of_fold": report.metrics}
         recorder.details = report.details()
         recorder.write(arguments.output_dir)

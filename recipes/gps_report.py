@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         table = write_report(plan, arguments.output_dir, arguments.num_clusters, arguments.seed)
         for split, dataset in rows.splits.items():  # test_gps_coordinates.npy and the like
             np.save(Path(arguments.output_dir) / f"{split}_gps_coordinates.npy", gps_of(dataset))
-        recorder.data = {"name": rows.dataset_name, "source": rows.source, "fingerprint": rows.fingerprint}
+        recorder.data = rows.as_dict()
         recorder.details = {"gps": plan.as_dict()}
         recorder.warnings += plan.warnings
         recorder.write(arguments.output_dir)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +75,16 @@ class LoadedRows:
     commit: str | None
     manifest: SplitManifest
     near_duplicates: list[tuple[str, str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `result.json` keeps of the data, without the rows."""
+        return {
+            "name": self.dataset_name,
+            "source": self.source,
+            "commit": self.commit,
+            "fingerprint": self.fingerprint,
+            "counts": self.report.as_dict(),
+        }
 
 
 def load_rows(

@@ -4,8 +4,6 @@ In comes one raw value (text, pair, mapping) or a whole column; out goes a `GpsR
 A reading that fails raises `ValueError` with the reason alone; `data/natix_columns.py` adds the row and the column.
 """
 
-import ast
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,18 +14,16 @@ import numpy as np
 from geopy import Point
 from numpy.typing import NDArray
 
-from natix_roadwork.data.tags import is_missing, is_missing_text
+from natix_roadwork.data.tags import is_missing, is_missing_text, read_literal
+from natix_roadwork.gps.coordinates import RADIAN_ROWS, look_like_radians
 
 
-# What `ast.literal_eval` raises for text that is no literal.
-LITERAL_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 MAX_TEXT_LENGTH = 256  # geopy's own limit, which keeps a hostile text from holding up the pattern
 LATITUDE_KEYS = ("lat", "latitude")
 LONGITUDE_KEYS = ("lon", "lng", "long", "longitude")
 SWAPPED_REASON = "longitude came first; the two are put in order"
 NULL_ISLAND_DEGREES = 1e-6
 POLAR_DEGREES = 75.0
-RADIANS_ROWS = 10
 _ANGLE = (
     r"(?P<{0}_front>[NSEW])?\s*(?P<{0}_sign>[+-])?(?P<{0}_degrees>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*[°ºDd*]?\s*"
     r"(?:(?P<{0}_minutes>\d+(?:\.\d*)?)\s*['\u2032\u2019m]\s*)?"
@@ -53,19 +49,6 @@ class GpsReading:
 
 
 NOWHERE = GpsReading(math.nan, math.nan)
-
-
-def parse_gps(value: object) -> tuple[float, float]:
-    """Read coordinates as `read_gps` does.
-
-    Returns:
-        Latitude and longitude in degrees, both NaN where the value is missing.
-
-    Raises:
-        ValueError: As `read_gps`.
-    """
-    reading = read_gps(value)
-    return reading.latitude, reading.longitude
 
 
 def read_gps(value: object) -> GpsReading:
@@ -110,7 +93,7 @@ def gps_warnings(gps: NDArray[np.float64]) -> list[str]:
     """
     gps = np.asarray(gps, np.float64)
     known = gps[~np.isnan(gps).any(1)]
-    if len(known) >= RADIANS_ROWS and (np.abs(known) <= (math.pi / 2, math.pi)).all():
+    if len(known) >= RADIAN_ROWS and look_like_radians(known):
         return [
             f"all {len(known)} coordinates lie within pi/2 and pi of (0, 0): they look like radians; convert them to "
             "degrees before loading"
@@ -129,7 +112,7 @@ def _read_text(text: str) -> GpsReading:
     if len(text) > MAX_TEXT_LENGTH:
         raise ValueError(f"the coordinates are a text of {len(text)} characters, more than {MAX_TEXT_LENGTH}")
     if text[:1] + text[-1:] in ("[]", "()", "{}"):
-        literal = _literal(text)
+        literal = read_literal(text)
         if isinstance(literal, (list, tuple, dict)):
             return read_gps(literal)
         text = text[1:-1].strip()
@@ -146,18 +129,6 @@ def _read_text(text: str) -> GpsReading:
     if (letter and axes[letter] == "longitude") or (other and axes[other] == "latitude"):
         first, second = second, first
     return _in_range(first, second, named=bool(axes))
-
-
-def _literal(text: str) -> object:
-    """The value of a JSON or Python literal; None for any other text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text)
-    except LITERAL_ERRORS:
-        return None
 
 
 def _named_pair(value: Mapping) -> tuple[object, object]:

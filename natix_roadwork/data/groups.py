@@ -49,6 +49,7 @@ def group_names(
     """
 
     def name(row_id: str, video: str, sequence: str, city: str, group: str) -> tuple[int, str]:
+        """Return how strongly a row is named, 0 first, and its name before anything is joined."""
         if group:
             return 0, group
         if video:
@@ -58,7 +59,7 @@ def group_names(
     names = [name(*row) for row in zip(row_ids, video_ids, sequence_ids, cities, given, strict=True)]
     links = [_same_value([text for _, text in names])]
     if gps is not None:
-        links += _near_links(np.asarray(gps, dtype=np.float64), within_km)
+        links.append(near_pairs(np.asarray(gps, dtype=np.float64), within_km))
     if duplicates is not None:
         links.append(np.asarray(duplicates, dtype=np.int64).reshape(-1, 2))
     components = components_of(len(names), links)
@@ -93,10 +94,6 @@ def near_pairs(gps: NDArray[np.float64], within_km: float = JOIN_KM) -> Pairs:
     Raises:
         ValueError: If the distance is not above 0, or a coordinate is out of range.
     """
-    return np.concatenate([np.empty((0, 2), dtype=np.int64), *_near_links(gps, within_km)])
-
-
-def _near_links(gps: NDArray[np.float64], within_km: float) -> list[Pairs]:
     if not 0.0 < within_km < EARTH_RADIUS_KM:
         raise ValueError(f"within_km={within_km} must lie between 0 and {EARTH_RADIUS_KM}")
     rows = np.flatnonzero(np.isfinite(gps).all(axis=1))
@@ -104,13 +101,13 @@ def _near_links(gps: NDArray[np.float64], within_km: float) -> list[Pairs]:
     if len(wrong):
         raise ValueError(f"gps[{wrong[0]}]={gps[wrong[0]].tolist()} is out of range; (latitude, longitude) in degrees")
     if not len(rows):
-        return []
+        return np.empty((0, 2), dtype=np.int64)
     places, of_row = np.unique(gps[rows], axis=0, return_inverse=True)
     first = np.full(len(places), -1, dtype=np.int64)
     first[of_row[::-1]] = rows[::-1]  # the first row of each place
     links = [np.column_stack([rows, first[of_row]])]
     chord = 2.0 * np.sin(within_km / (2.0 * EARTH_RADIUS_KM))
-    return links + [first[pairs] for pairs in _tree_links(unit_vectors(places), chord)]
+    return np.concatenate(links + [first[pairs] for pairs in _tree_links(unit_vectors(places), chord)])
 
 
 def _tree_links(vectors: NDArray[np.float64], radius: float) -> Iterator[Pairs]:

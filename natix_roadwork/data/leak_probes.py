@@ -114,11 +114,11 @@ def jpeg_quality(file: io.IOBase) -> float:
 def out_of_fold(make: Callable[[], BaseEstimator], features: FloatArray, labels: NDArray, folds: Folds) -> FloatArray:
     """Return `(N,)` probabilities of roadwork, each from a model that was fitted without the row's fold."""
     probabilities = np.full(len(labels), np.nan)
-    for fit, rest in folds:
-        # Gradient boosting cannot bin a column without a single value among the rows it learns from.
-        values = np.where(np.isnan(features[fit]).all(axis=0), 0.0, features)
-        # On a busy machine the threads of these many small fits wait for each other far longer than they work.
-        with threadpool_limits(limits=1):
+    # On a busy machine the threads of these many small fits wait for each other far longer than they work.
+    with threadpool_limits(limits=1):
+        for fit, rest in folds:
+            # Gradient boosting cannot bin a column without a single value among the rows it learns from.
+            values = np.where(np.isnan(features[fit]).all(axis=0), 0.0, features)
             model = make().fit(values[fit], labels[fit])
             probabilities[rest] = model.predict_proba(values[rest])[:, 1]
     return probabilities

@@ -164,6 +164,7 @@ def parse_values(
     problems: list[RowProblem] = []
 
     def read(field: str, parser: Callable[[Any], Any], missing: object, *, dropped: bool = False) -> Any:  # noqa: ANN401
+        """Read one field; a wrong value is noted as a problem and becomes `missing`."""
         try:
             return parser(values.get(field))
         except (ValueError, OverflowError) as error:

@@ -68,7 +68,7 @@ def parse_tags(value: object) -> list[str]:
     tags = value
     if isinstance(value, str):
         text = value.strip()
-        tags = _literal(text) if text.startswith(("[", "(", "{")) else re.split("[,;]", text)
+        tags = read_literal(text) if text.startswith(("[", "(", "{")) else re.split("[,;]", text)
     if not isinstance(tags, (list, tuple, np.ndarray)) or not all(isinstance(t, str) or is_missing(t) for t in tags):
         raise ValueError("the tags are not a list of strings")
     return [str(tag).strip() for tag in tags if not is_missing(tag)]
@@ -98,7 +98,8 @@ def _known_words(field: str, vocabulary: tuple[str, ...]) -> dict[str, int]:
     return {alias: words[word] for alias, word in TAG_ALIASES[field].items() if word in words} | words
 
 
-def _literal(text: str) -> object:
+def read_literal(text: str) -> object:
+    """Read the value of a JSON or Python literal; None for any other text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -106,7 +107,7 @@ def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError("the tags are not a Python list of strings") from None
+        return None
 
 
 def _plain(tag: str) -> str:

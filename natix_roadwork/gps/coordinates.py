@@ -99,6 +99,11 @@ def located(gps: NDArray[np.float64]) -> NDArray[np.bool_]:
     return ~np.isnan(gps[:, 0])
 
 
+def look_like_radians(rows: NDArray[np.float64]) -> bool:
+    """Tell whether all coordinates `(N, 2)` lie within pi/2 and pi of (0, 0), which is open sea in degrees."""
+    return bool((np.abs(rows) <= (np.pi / 2, np.pi)).all())
+
+
 def _kind(values: NDArray) -> str:
     return f"shape {values.shape} of {values.dtype}"
 
@@ -132,7 +137,7 @@ def _inside(rows: NDArray[np.float64]) -> float:
 
 def _refuse_radians(values: NDArray[np.float64], name: str) -> None:
     rows = int(np.count_nonzero(located(values)))
-    if np.nanmax(np.abs(values[:, 0])) > np.pi / 2 or np.nanmax(np.abs(values[:, 1])) > np.pi:
+    if not look_like_radians(values[located(values)]):
         return
     text = (
         f"{name}: all {rows} coordinates lie within 1.58 degrees of the equator and 3.15 of Greenwich, in the sea; "

@@ -34,6 +34,7 @@ def hidden_from_signature(name: str) -> Callable[[Callable], Callable]:
     """
 
     def hide(function: Callable) -> Callable:
+        """Gives the function a signature without the argument."""
         signature = inspect.signature(function)
         shown = [parameter for parameter in signature.parameters.values() if parameter.name != name]
         function.__signature__ = signature.replace(parameters=shown)

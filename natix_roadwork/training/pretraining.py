@@ -129,13 +129,7 @@ def _record(
     recorder: RunRecorder, trainer: RoadworkTrainer, inputs: PretrainInputs, train_metrics: dict[str, float]
 ) -> None:
     rows = inputs.rows
-    recorder.data = {
-        "name": rows.dataset_name,
-        "source": rows.source,
-        "commit": rows.commit,
-        "fingerprint": rows.fingerprint,
-        "counts": rows.report.as_dict(),
-    }
+    recorder.data = rows.as_dict()
     for split in ("dev", "test"):
         if split in inputs.datasets:
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)

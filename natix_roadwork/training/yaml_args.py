@@ -28,6 +28,7 @@ class _RecipeLoader(yaml.SafeLoader):
     """YAML in which only ``true`` and ``false`` are booleans and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Read a mapping as `SafeLoader` does, but refuse a key that stands twice."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from geopy import Point
 
-from natix_roadwork.data.gps_text import gps_warnings, parse_gps, read_gps
+from natix_roadwork.data.gps_text import gps_warnings, read_gps
+
+
+def parse_gps(value: object) -> tuple[float, float]:
+    reading = read_gps(value)
+    return reading.latitude, reading.longitude
 
 
 PLACES = np.random.default_rng(0).uniform([-90, -180], [90, 180], (200, 2)).tolist()
