@@ -4,6 +4,7 @@ Positives carry one piece of roadwork evidence, negatives an ordinary object or 
 same code (edge blur, brightness match, noise, JPEG): the paste marks say nothing about the label.
 
     python -m tests.semi_synthetic FOLDER_OF_STREET_PHOTOS runs/semi_synthetic --num_rows 600
+    python -m tests.semi_synthetic FOLDER_OF_STREET_PHOTOS runs/small_objects --num_rows 600 --size_range 40 120
 """
 
 import argparse
@@ -26,7 +27,11 @@ JPEG_QUALITY = 88
 
 
 def write_semi_synthetic(
-    street_photos_folder: str | Path, out_folder: str | Path, num_rows: int = 500, seed: int = 0
+    street_photos_folder: str | Path,
+    out_folder: str | Path,
+    num_rows: int = 500,
+    seed: int = 0,
+    size_range: tuple[int, int] = SIZE_RANGE,
 ) -> Path:
     """Write an imagefolder of `num_rows` photos, half of them positive, made from the label-0 street photos.
 
@@ -38,9 +43,10 @@ def write_semi_synthetic(
         out_folder: new folder, or one this function has finished before.
         num_rows: photos to write.
         seed: decides sources, labels, objects and places.
+        size_range: smallest and largest height of what is pasted, in pixels.
     """
     source, target = Path(street_photos_folder), Path(out_folder)
-    settings = json.dumps({"num_rows": num_rows, "seed": seed, "format": 1})
+    settings = json.dumps({"num_rows": num_rows, "seed": seed, "size_range": list(size_range), "format": 1})
     if (target / "settings.json").is_file() and (target / "settings.json").read_text() == settings:
         return target
     rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
@@ -56,7 +62,7 @@ def write_semi_synthetic(
             name, label = names[order[index]], int(labels[index])
             generator = np.random.default_rng([seed, 1, index])
             donor = _read(source / names[int(generator.integers(len(names)))])
-            picture, kind, box = compose(_read(source / name), donor, label, generator)
+            picture, kind, box = compose(_read(source / name), donor, label, generator, size_range)
             file_name = f"{index:05d}.jpg"
             Image.fromarray(picture).save(temporary / file_name, quality=JPEG_QUALITY)
             row = {"file_name": file_name, "label": label, "video_id": Path(name).stem, "kind": kind, "box": box}
@@ -69,10 +75,14 @@ def write_semi_synthetic(
 
 
 def compose(
-    photo: np.ndarray, donor: np.ndarray, label: int, rng: np.random.Generator
+    photo: np.ndarray,
+    donor: np.ndarray,
+    label: int,
+    rng: np.random.Generator,
+    size_range: tuple[int, int] = SIZE_RANGE,
 ) -> tuple[np.ndarray, str, list[int]]:
     """Paste evidence (label 1) or something ordinary (label 0) into a photo `(H, W, 3)`; return it, the kind, the box."""
-    size = int(np.exp(rng.uniform(*np.log(SIZE_RANGE))))
+    size = int(np.exp(rng.uniform(*np.log(size_range))))
     place = float(rng.uniform(0.02, 0.98)), float(np.clip(0.6 + 0.0011 * size + rng.normal(0, 0.05), 0.62, 0.97))
     side = float(rng.uniform(-1, 1))
     kind = OBJECT_KINDS[int(rng.integers(len(OBJECT_KINDS)))]
@@ -83,7 +93,7 @@ def compose(
         item = draw_distractor(kind, size, rng, Light(side=side), orange=bool(rng.random() < 0.5))
     else:
         item, kind = _cut_out(donor, kind, size, rng), "cut_out"
-    picture, box = _paste(photo, _fit(item, photo.shape[1], size), place, rng)
+    picture, box = _paste(photo, _fit(item, photo.shape[1], size_range[1]), place, rng)
     return picture, kind, box
 
 
@@ -96,10 +106,10 @@ def _cut_out(donor: np.ndarray, kind: str, size: int, rng: np.random.Generator) 
     return np.dstack([donor[top : top + height, left : left + width], outline[..., 3]])
 
 
-def _fit(item: np.ndarray, photo_width: int, size: int) -> np.ndarray:
+def _fit(item: np.ndarray, photo_width: int, longest: int) -> np.ndarray:
     """Shrink wide objects so that their longer side stays within the size range."""
     height, width = item.shape[:2]
-    factor = min(1.0, max(SIZE_RANGE[1], size) / width, 0.5 * photo_width / width)
+    factor = min(1.0, longest / width, 0.5 * photo_width / width)
     if factor == 1.0:
         return item
     return cv2.resize(item, (round(width * factor), max(round(height * factor), 1)), interpolation=cv2.INTER_AREA)
@@ -133,4 +143,5 @@ if __name__ == "__main__":
     parser.add_argument("out_folder")
     parser.add_argument("--num_rows", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size_range", type=int, nargs=2, default=SIZE_RANGE, help="pixels; 40 120 for small objects")
     write_semi_synthetic(**vars(parser.parse_args()))

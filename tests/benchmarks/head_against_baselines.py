@@ -27,7 +27,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from transformers import set_seed
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
-from natix_roadwork.data.feature_cache import TokenRows
 from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.environment import environment, git_state
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
@@ -40,7 +39,7 @@ from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.yaml_args import parse_recipe
 
 
-def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, TokenRows, Features]:
+def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, Features]:
     """Compute the tokens of every row of the data set, whatever split it is in."""
     rows = load_rows(settings.dataset_name, seed=args.seed, dev_share=settings.dev_share)
     labels = [label for split in rows.splits.values() for label in split["label"][:]]
@@ -49,7 +48,7 @@ def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tu
     tokens = dataclasses.replace(
         next(iter(parts.values())), dataset=concatenate_datasets([part.dataset for part in parts.values()])
     )
-    return rows, tokens, baseline_features(tokens, model.config.evidence_grid)
+    return rows, baseline_features(tokens, model.config.evidence_grid)
 
 
 def grouped_folds(features: Features, num_folds: int, seed: int) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
@@ -60,20 +59,37 @@ def grouped_folds(features: Features, num_folds: int, seed: int) -> Iterator[tup
         yield rest[~dev], rest[dev], held_out
 
 
+class FeatureRows(torch.utils.data.Dataset):
+    """Rows in memory as model inputs."""
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {
+            "view_features": torch.from_numpy(self.features.view_features[row].astype(np.float32)),
+            "view_mask": torch.from_numpy(self.features.view_mask[row]),
+            "labels": torch.tensor(int(self.features.labels[row])),
+        }
+
+
 def head_probabilities(
     settings: PretrainArguments,
     args: RoadworkTrainingArguments,
     rows: LoadedRows,
-    tokens: TokenRows,
+    features: Features,
     parts: dict[str, NDArray],
 ) -> NDArray[np.float64]:
     """Train the recipe's head on `train`, choose its epoch on `dev`, return its probabilities on `held_out`."""
     set_seed(args.seed)
-    subsets = {name: dataclasses.replace(tokens, dataset=tokens.dataset.select(part)) for name, part in parts.items()}
-    model, processor = build_model(settings, subsets["train"].dataset["label"][:])
-    view_features, view_mask = subsets["train"].arrays()
-    model.standardizer.fit(torch.from_numpy(view_features), torch.from_numpy(view_mask))
-    datasets = {name: subset.for_training() for name, subset in subsets.items()}
+    subsets = {name: features.subset(part) for name, part in parts.items()}
+    train = subsets["train"]
+    model, processor = build_model(settings, train.labels.tolist())
+    model.standardizer.fit(torch.from_numpy(train.view_features), torch.from_numpy(train.view_mask))
+    datasets = {name: FeatureRows(subset) for name, subset in subsets.items()}
     with tempfile.TemporaryDirectory() as folder:
         run = dataclasses.replace(args, output_dir=folder, disable_tqdm=True, report_to="none", logging_steps=1000)
         trainer = build_trainer(PretrainInputs(rows, model, processor, datasets, {}), run)
@@ -85,7 +101,7 @@ def compare(
     settings: PretrainArguments, args: RoadworkTrainingArguments, num_folds: int, seeds: list[int]
 ) -> dict[str, object]:
     """Score head and baselines out of fold; returns what the JSON file holds."""
-    rows, tokens, features = all_rows(settings, args)
+    rows, features = all_rows(settings, args)
     scores: dict[str, NDArray[np.float64]] = {}
     started = time.monotonic()
     for fold, (train, dev, held_out) in enumerate(grouped_folds(features, num_folds, args.seed)):
@@ -95,7 +111,7 @@ def compare(
         found = {name: by_split["held_out"] for name, by_split in scored.items()}
         for seed in seeds:
             seeded = dataclasses.replace(args, seed=seed)
-            found[f"head_seed_{seed}"] = head_probabilities(settings, seeded, rows, tokens, parts)
+            found[f"head_seed_{seed}"] = head_probabilities(settings, seeded, rows, features, parts)
         for name, probabilities in found.items():
             scores.setdefault(name, np.zeros(len(features)))[held_out] = probabilities
         print(f"fold {fold + 1} of {num_folds} after {time.monotonic() - started:.0f} s", file=sys.stderr)
