@@ -26,17 +26,17 @@ def patch_size(backbone: PreTrainedModel) -> int | None:
     return patch[0] if isinstance(patch, tuple | list) else patch
 
 
-def check_view_size(backbone: PreTrainedModel, view_size: int) -> None:
+def check_view_size(backbone: PreTrainedModel, size: int, name: str = "view_size") -> None:
     """Refuses views whose last rows and columns the backbone would cut off unseen.
 
     Raises:
-        ValueError: `view_size` is not a multiple of the patch.
+        ValueError: `size`, the config's field `name`, is not a multiple of the patch.
     """
     patch = patch_size(backbone)
-    if patch and view_size % patch:
+    if patch and size % patch:
         raise ValueError(
-            f"RoadworkConfig: view_size={view_size} must be a multiple of the backbone's patch of {patch} pixels, "
-            f"e.g. {view_size // patch * patch or patch}."
+            f"RoadworkConfig: {name}={size} must be a multiple of the backbone's patch of {patch} pixels, "
+            f"e.g. {size // patch * patch or patch}."
         )
 
 

@@ -41,6 +41,9 @@ class RoadworkConfig(PreTrainedConfig):
         num_views: Views V of a photo.
         keep_views: Views K kept by the pruning; lowered to `num_views` when larger.
         view_size: Side S of a view in pixels, a multiple of the backbone's patch.
+        select_views: Views that the backbone runs on, chosen by thumbnails (`view_selection.ViewSelector`); the others
+            are masked. None, or a number not below `num_views`, is all of them.
+        thumbnail_size: Side of the selection's thumbnails in pixels, a multiple of the backbone's patch.
         wide_views: Indices of the views that see most of the photo; the consistency term compares only these.
         image_mean: Per-channel mean of [0, 1] pixels, the same as the image processor's.
         image_std: Per-channel deviation of [0, 1] pixels, the same as the image processor's.
@@ -88,6 +91,8 @@ class RoadworkConfig(PreTrainedConfig):
     num_views: int = 12
     keep_views: int = 8
     view_size: int = 512
+    select_views: int | None = None
+    thumbnail_size: int = 112
     wide_views: list[int] | tuple[int, ...] = (0, 10, 11)
     image_mean: list[float] | tuple[float, ...] = IMAGENET_MEAN
     image_std: list[float] | tuple[float, ...] = IMAGENET_STD
@@ -133,6 +138,8 @@ class RoadworkConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._check_sizes()
         self.keep_views = min(self.keep_views, self.num_views)
+        if self.select_views is not None and self.select_views >= self.num_views:
+            self.select_views = None
         self.wide_views = [view for view in self.wide_views if view < self.num_views]
         self._check_choices()
         self._check_metadata()
@@ -154,8 +161,10 @@ class RoadworkConfig(PreTrainedConfig):
     def _check_sizes(self) -> None:
         for name in ("feature_dim", "num_views", "keep_views", "view_size", "hidden_size", "evidence_size"):
             self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
-        for name in ("num_evidence_queries", "num_attention_heads"):
+        for name in ("num_evidence_queries", "num_attention_heads", "thumbnail_size"):
             self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
+        chosen = self.select_views
+        self._require(chosen is None or _is_whole(chosen, lowest=1), "select_views", "None or at least 1")
         for name in ("num_attention_layers", "evidence_grid"):
             self._require(_is_whole(getattr(self, name), lowest=0), name, "a whole number of at least 0")
         self._require(
@@ -168,11 +177,12 @@ class RoadworkConfig(PreTrainedConfig):
         whole = self.evidence_size % 2 == 0 and self.evidence_size % queries == 0
         self._require(whole, "evidence_size", f"even, and a multiple of num_evidence_queries={queries}")
         patch = getattr(self.backbone_config, "patch_size", None)
-        if isinstance(patch, int):  # timm keeps it in the model, where `backbone.check_view_size` looks
+        checked = ("view_size",) if self.select_views is None else ("view_size", "thumbnail_size")
+        for name in checked if isinstance(patch, int) else ():  # of timm's, `backbone.check_view_size` knows the patch
+            value = getattr(self, name)
+            near = value // patch * patch or patch
             self._require(
-                self.view_size % patch == 0,
-                "view_size",
-                f"a multiple of the backbone's patch of {patch} pixels, e.g. {self.view_size // patch * patch or patch}",
+                value % patch == 0, name, f"a multiple of the backbone's patch of {patch} pixels, e.g. {near}"
             )
 
     def _check_choices(self) -> None:

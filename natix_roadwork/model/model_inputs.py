@@ -80,13 +80,25 @@ def check_tokens(config: RoadworkConfig, tokens: Tensor, view_mask: Tensor | Non
             f"The views have tokens of shape {tuple(tokens.shape)}, expected (B, V, T, {config.feature_dim}) with "
             f"V <= num_views={config.num_views}."
         )
+    return tokens, check_mask(view_mask, tokens)
+
+
+def check_mask(view_mask: Tensor | None, views: Tensor) -> Tensor:
+    """Refuses a mask that does not fit the views `(B, V, ...)`.
+
+    Returns:
+        The mask `(B, V)`, all True when None, in which the global view is valid.
+
+    Raises:
+        ValueError: The shape does not fit.
+    """
     if view_mask is None:
-        view_mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    if view_mask.shape != tokens.shape[:2]:
-        raise ValueError(f"view_mask has shape {tuple(view_mask.shape)}, expected {tuple(tokens.shape[:2])}.")
+        view_mask = torch.ones(views.shape[:2], dtype=torch.bool, device=views.device)
+    if view_mask.shape != views.shape[:2]:
+        raise ValueError(f"view_mask has shape {tuple(view_mask.shape)}, expected {tuple(views.shape[:2])}.")
     view_mask = view_mask.bool().clone()
     view_mask[:, 0] = True  # the global view is never degenerate, and a photo without any view has no answer
-    return tokens, view_mask
+    return view_mask
 
 
 def by_field(*arguments: Tensor | None) -> dict[str, Tensor | None]:

@@ -33,6 +33,7 @@ from .model_inputs import (
 from .outputs import RoadworkOutput
 from .pruning import ViewPruning
 from .view_fusion import GatedViewFusion
+from .view_selection import ViewSelector
 from .views import normalize_views
 
 
@@ -55,6 +56,7 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         super().__init__(config)
         self.backbone = freeze(AutoModel.from_config(config.backbone_config) if backbone is None else backbone)
         check_view_size(self.backbone, config.view_size)
+        self.view_selector = None if config.select_views is None else ViewSelector(config, self.backbone)
         self.standardizer = FeatureStandardizer(config.feature_dim, config.evidence_grid)
         self.evidence_pooling = None
         if config.evidence_grid or config.feature_pooling == "cls_mean":
@@ -94,6 +96,9 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         elif isinstance(module, FeatureStandardizer):
             init.zeros_(module.mean)
             init.ones_(module.std)
+        elif isinstance(module, ViewSelector):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, TagTable) and not getattr(module.weight, "_is_hf_initialized", False):
             init.zeros_(module.weight[-1])  # a slice does not know whether the table was loaded
         # transformers calls this only for modules that own tensors, so the gate is a class of its own.
@@ -134,6 +139,8 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         """Checks the inputs; returns tokens `(B, V, T, D)` and the mask of valid views `(B, V)`."""
         if (pixel_values is None) == (view_features is None):
             raise ValueError("Give exactly one of pixel_values and view_features.")
+        if view_features is None and self.view_selector is not None:
+            view_features, view_mask = self.view_selector(self.backbone, self.extract_tokens, pixel_values, view_mask)
         tokens = self.extract_tokens(pixel_values) if view_features is None else view_features
         return check_tokens(self.config, tokens, view_mask)
 

@@ -31,10 +31,7 @@ class ViewPruning(nn.Module):
             Kept vectors `(B, K, D)`, their mask `(B, K)` and their indices `(B, K)` in ascending order.
         """
         scores = self.scorer(views).squeeze(-1).float().masked_fill(~view_mask, -torch.inf)
-        ranking = scores.detach().clone()
-        ranking[:, 0] = torch.inf
-        # A stable sort breaks ties by view index, which topk does not promise.
-        indices = ranking.argsort(dim=1, descending=True, stable=True)[:, : self.keep_views].sort(dim=1).values
+        indices = best_views(scores.detach(), view_mask, self.keep_views)
         kept = gather_views(views, indices)
         if self.training:
             soft = self.keep_views * scores.softmax(dim=1).gather(1, indices)
@@ -42,6 +39,30 @@ class ViewPruning(nn.Module):
         return kept, view_mask.gather(1, indices), indices
 
 
+def best_views(scores: Tensor, view_mask: Tensor, num_views: int) -> Tensor:
+    """Chooses views by score, the global view always.
+
+    Args:
+        scores: `(B, V)`.
+        view_mask: `(B, V)` valid views; a masked view is chosen only when too few are valid.
+        num_views: K.
+
+    Returns:
+        Indices `(B, K)` in ascending order, index 0 among them; of equal scores the lower index is chosen.
+    """
+    ranking = scores.float().masked_fill(~view_mask, -torch.inf)
+    ranking[:, 0] = torch.inf
+    # A stable sort breaks ties by view index, which topk does not promise.
+    return ranking.argsort(dim=1, descending=True, stable=True)[:, :num_views].sort(dim=1).values
+
+
 def gather_views(views: Tensor, indices: Tensor) -> Tensor:
-    """Takes `(B, K)` views out of `(B, V, D)`; returns `(B, K, D)`."""
-    return views.gather(1, indices.unsqueeze(-1).expand(-1, -1, views.shape[-1]))
+    """Takes `(B, K)` views out of `(B, V, ...)`; returns `(B, K, ...)`."""
+    index = indices.reshape(*indices.shape, *[1] * (views.dim() - 2))
+    return views.gather(1, index.expand(-1, -1, *views.shape[2:]))
+
+
+def scatter_views(kept: Tensor, indices: Tensor, num_views: int) -> Tensor:
+    """Puts `(B, K, ...)` views back in their places; returns `(B, V, ...)` with zeros (False) for the others."""
+    index = indices.reshape(*indices.shape, *[1] * (kept.dim() - 2)).expand_as(kept)
+    return kept.new_zeros(len(kept), num_views, *kept.shape[2:]).scatter(1, index, kept)
