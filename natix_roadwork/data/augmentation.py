@@ -93,7 +93,9 @@ class ViewAugmentation:
         changed = views.copy()
         for stage, places, view in self._steps(indices):
             compose = self._composed(views.shape[1])[stage]
-            _seed(compose, self._draw(epoch, position, stage, view))
+            if not compose.transforms:
+                continue
+            seed_pipeline(compose, self._draw(epoch, position, stage, view))
             sees_mask = mask is not None and 0 in indices[places]
             done = compose(images=changed[places], **({"mask": mask} if sees_mask else {}))
             mask = done["mask"] if sees_mask else mask
@@ -160,7 +162,7 @@ class ViewAugmentation:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, position, stage, view)))
 
 
-def _seed(compose: A.Compose, draw: np.random.Generator) -> None:
+def seed_pipeline(compose: A.Compose, draw: np.random.Generator) -> None:
     """Let a pipeline draw from one generator; albumentations reads two, one of Python's own kind."""
     compose.set_random_state(draw, random.Random(int(draw.integers(2**63))))
 

@@ -5,6 +5,7 @@ The plan's fifteen effects, in three strengths besides its own; TrivialAugment; 
 """
 
 import difflib
+from typing import Any
 
 from natix_roadwork.data.augmentation_transforms import (
     BrightnessContrast,
@@ -98,15 +99,13 @@ def make_effect(name: str, size: int, p: float) -> A.BasicTransform:
     """Build one of the other effects; lengths grow with the view, so that it looks alike at every size."""
     makers = {
         "flip": lambda: Flip(p=p),
-        "brightness_contrast": lambda: BrightnessContrast(brightness_limit=0.3, contrast_limit=0.3, p=p),
+        "brightness_contrast": lambda: BrightnessContrast(limit=0.3, p=p),
         "saturation": lambda: Saturation(limit=0.2, p=p),
         "hue": lambda: Hue(limit=15.0, p=p),
-        "rain": lambda: Rain(
-            drop_length=max(1, size // 20), blur_value=3, brightness_coefficient=0.8, rain_type="heavy", p=p
-        ),
+        "rain": lambda: Rain(**rain(size), p=p),
         "fog": lambda: Fog(fog_coef_range=(0.3, 1.0), alpha_coef=0.08, p=p),
         "shadow": lambda: Shadow(shadow_intensity_range=(0.3, 0.6), p=p),
-        "flare": lambda: Flare(src_radius=max(20, size // 4), p=p),
+        "flare": lambda: Flare(src_radius=max(20, size // 3), p=p),
         "noise": lambda: Noise(deviation=(5.0, 10.0), p=p),
         "motion_blur": lambda: MotionBlur(
             blur_limit=(5, 9), angle_range=(0, 0), direction_range=(0, 0), allow_shifted=False, p=p
@@ -114,3 +113,16 @@ def make_effect(name: str, size: int, p: float) -> A.BasicTransform:
         "gaussian_blur": lambda: GaussianBlur(blur_limit=(3, 5), sigma_limit=(0.1, 2.0), p=p),
     }
     return makers[name]()
+
+
+def rain(size: int) -> dict[str, Any]:
+    """Thin, faint streaks of a sixteenth of the view, at most a fifth from upright."""
+    length = max(2, size // 16)
+    return {
+        "slant_range": (-min(20, length // 5), min(20, length // 5)),
+        "drop_length": length,
+        "drop_color": (110, 110, 110),
+        "blur_value": 2,
+        "brightness_coefficient": 0.8,
+        "rain_type": "heavy",
+    }

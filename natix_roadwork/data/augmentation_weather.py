@@ -12,17 +12,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from natix_roadwork.data.augmentation_transforms import BatchedInPlace
+from natix_roadwork.data.augmentation_transforms import InPlace
 from natix_roadwork.data.quiet_albumentations import A
 
 
 Picture = NDArray[np.uint8]
 SHRINK = 0.9
 NUM_REGIONS = 10
+SUN_DISCS = 40  # as many as the base class takes for the sun of its default radius
 SOFT = 4  # masks of shadow and flare are drawn at a quarter of the size, which also softens their edges
 
 
-class Fog(BatchedInPlace, A.RandomFog):
+class Fog(InPlace, A.RandomFog):
     """Fog of discs, as `A.RandomFog` draws them, put on the picture by counting the discs over each pixel.
 
     albumentations blends the whole picture once for each of about a thousand discs. A pixel under n discs has gone
@@ -38,15 +39,22 @@ class Fog(BatchedInPlace, A.RandomFog):
         radii = self.random_generator.integers(max(1, largest // 2), largest, size=len(centres))
         counts = count_discs(height, width, centres, radii)
         table = blend_table(self.alpha_coef * intensity, int(counts.max()))
-        return {"counts": cv2.merge([counts.astype(np.int16)] * 3), "table": table}
+        return {"places": self.places(counts), "table": table}
 
-    def apply(self, img: Picture, counts: NDArray[np.int16], table: Picture, **params: Any) -> Picture:
+    def places(self, counts: NDArray[np.int32]) -> NDArray[np.int16]:
+        """Make the places in the table, (level, discs) for each value of a picture, with the levels still to be filled."""
+        places = self.scratch("places", (*counts.shape, 3, 2), np.int16)
+        places[..., 1] = counts[..., None]
+        return places
+
+    def change(self, img: Picture, out: Picture, places: NDArray[np.int16], table: Picture, **params: Any) -> None:
         """Look each pixel's new level up, by its level and the discs over it, and blur a little."""
         height, width = img.shape[:2]
-        places = cv2.merge([img.reshape(height, -1).astype(np.int16), counts.reshape(height, -1)])
-        foggy = cv2.remap(table, places, None, cv2.INTER_NEAREST).reshape(img.shape)
+        places[..., 0] = img
+        rows = (height, 3 * width)
+        cv2.remap(table, places.reshape(*rows, 2), None, cv2.INTER_NEAREST, dst=out.reshape(rows))
         size = max(3, min(height, width) // 30) | 1
-        return cv2.GaussianBlur(foggy, (size, size), 0)
+        cv2.GaussianBlur(out, (size, size), 0, dst=out)
 
 
 def _fog_centres(height: int, width: int, intensity: float, draw: np.random.Generator) -> NDArray[np.int64]:
@@ -109,7 +117,7 @@ def blend_table(alpha: float, most: int) -> Picture:
     return table
 
 
-class Rain(BatchedInPlace, A.RandomRain):
+class Rain(InPlace, A.RandomRain):
     """Streaks as `A.RandomRain` draws them, on one grey layer in place of three."""
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -123,35 +131,36 @@ class Rain(BatchedInPlace, A.RandomRain):
             layer = cv2.blur(layer, (self.blur_value, self.blur_value))
         return {"layer": cv2.merge([layer] * 3)}
 
-    def apply(self, img: Picture, layer: Picture, **params: Any) -> Picture:
+    def change(self, img: Picture, out: Picture, layer: Picture, **params: Any) -> None:
         """Add the streaks and darken the picture."""
-        return cv2.addWeighted(img, self.brightness_coefficient, layer, self.brightness_coefficient, 0)
+        cv2.addWeighted(img, self.brightness_coefficient, layer, self.brightness_coefficient, 0, dst=out)
 
 
-class Shadow(BatchedInPlace, A.RandomShadow):
+class Shadow(InPlace, A.RandomShadow):
     """Shadows with soft edges: the convex hulls of the polygons of `A.RandomShadow`, which cross themselves."""
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the shadows and how much light each pixel keeps."""
         found = super().get_params_dependent_on_data(params, data)
         height, width = params["shape"][:2]
-        light = np.full(_quarter(height, width), 255, dtype=np.uint8)
+        light = np.full(_quarter(height, width), 255, dtype=np.float32)
         for vertices, intensity in zip(found["vertices_list"], found["intensities"], strict=True):
             hull = cv2.convexHull(vertices.astype(np.int32)) // SOFT
-            inside = cv2.fillPoly(np.zeros_like(light), [hull], 1).astype(bool)
-            light[inside] = (light[inside] * (1 - intensity)).astype(np.uint8)
+            shade = cv2.blur(cv2.fillPoly(np.zeros(light.shape, np.uint8), [hull], 255, cv2.LINE_AA), (3, 3))
+            light *= 1 - intensity / 255 * shade
         return {"light": _enlarge(light, height, width)}
 
-    def apply(self, img: Picture, light: Picture, **params: Any) -> Picture:
+    def change(self, img: Picture, out: Picture, light: Picture, **params: Any) -> None:
         """Darken."""
-        return cv2.multiply(img, light, scale=1 / 255)
+        cv2.multiply(img, light, dst=out, scale=1 / 255)
 
 
-class Flare(BatchedInPlace, A.RandomSunFlare):
+class Flare(InPlace, A.RandomSunFlare):
     """The circles and the sun of `A.RandomSunFlare` (overlay), composed before they meet the picture.
 
     Every layer is `(1 - a) picture + a colour`, so all together are `keep * picture + light`; both are made once, at a
-    quarter of the size. The sun is that of the base class; a circle, unlike there, does not fade the circles before it.
+    quarter of the size. Unlike there a circle does not fade the circles before it, and the sun is made of the same number
+    of discs at every size, so that its middle is always bright.
     """
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -170,16 +179,16 @@ class Flare(BatchedInPlace, A.RandomSunFlare):
         light = sun[..., None] * light + (1 - sun[..., None]) * np.array(self.src_color, np.float32)
         return {"keep": _enlarge(keep * sun * 255, height, width), "light": _enlarge(light, height, width)}
 
-    def apply(self, img: Picture, keep: Picture, light: Picture, **params: Any) -> Picture:
+    def change(self, img: Picture, out: Picture, keep: Picture, light: Picture, **params: Any) -> None:
         """Dim what lies behind the flare and add its light."""
-        return cv2.add(cv2.multiply(img, keep, scale=1 / 255), light)
+        cv2.multiply(img, keep, dst=out, scale=1 / 255)
+        cv2.add(out, light, dst=out)
 
 
 def _sun(shape: tuple[int, int], centre: tuple[int, int], radius: int, strongest: float) -> NDArray[np.float32]:
     """Share of the picture that nested discs leave visible; the smaller a disc the more it covers."""
-    number = max(2, radius // 10)
-    radii = np.linspace(1, radius, number)
-    visible = 1 - np.linspace(strongest, 0.0, number) ** 3
+    radii = np.linspace(1, radius, SUN_DISCS)
+    visible = 1 - np.linspace(strongest, 0.0, SUN_DISCS) ** 3
     through = np.cumprod(visible[::-1])[::-1]  # a pixel lies in its disc and in all larger ones
     y, x = np.ogrid[: shape[0], : shape[1]]
     distance = SOFT * np.hypot(y - centre[1] / SOFT, x - centre[0] / SOFT)

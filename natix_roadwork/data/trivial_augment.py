@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natix_roadwork.data.augmentation_transforms import (
-    BatchedInPlace,
+    InPlace,
     Picture,
     hue_matrix,
+    move,
     saturation_matrix,
-    warp,
 )
 from natix_roadwork.data.quiet_albumentations import A
 
@@ -27,7 +27,7 @@ COLOUR = {"brightness": 0.6, "contrast": 0.6, "saturation": 0.5, "hue": 15.0, "s
 OPERATIONS = ("identity", *GEOMETRY, *COLOUR)
 
 
-class TrivialAugment(BatchedInPlace, A.DualTransform):
+class TrivialAugment(InPlace, A.DualTransform):
     """Apply one of `OPERATIONS`, all equally likely, at one of 31 evenly spaced strengths, in either direction."""
 
     def __init__(self) -> None:
@@ -43,16 +43,17 @@ class TrivialAugment(BatchedInPlace, A.DualTransform):
             "strength": sign * step / (NUM_BINS - 1) * (GEOMETRY | COLOUR).get(operation, 0.0),
         }
 
-    def apply(self, img: Picture, operation: str, strength: float, **params: Any) -> Picture:
+    def change(self, img: Picture, out: Picture, operation: str, strength: float, **params: Any) -> None:
         """Change the picture."""
         if operation in GEOMETRY:
-            return warp(img, _matrix(operation, strength, *img.shape[:2]), cv2.INTER_LINEAR)
-        return _colour(img, operation, strength)
+            out[...] = move(img, _matrix(operation, strength, *img.shape[:2]), cv2.INTER_LINEAR)
+        else:
+            out[...] = _colour(img, operation, strength)
 
     def apply_to_mask(self, mask: Picture, operation: str, strength: float, **params: Any) -> Picture:
         """Move the mask with the picture."""
         if operation in GEOMETRY:
-            return warp(mask, _matrix(operation, strength, *mask.shape[:2]), cv2.INTER_NEAREST)
+            return move(mask, _matrix(operation, strength, *mask.shape[:2]), cv2.INTER_NEAREST)
         return mask
 
 
