@@ -59,7 +59,7 @@ class LoadedRows:
         report: What was read, kept and dropped.
         source: Kind of source: `hub`, `parquet` or `imagefolder`.
         dataset_name: The name that was loaded.
-        fingerprint: Hash over the ids, labels, groups, splits and photo sizes of all rows; equal on every machine.
+        fingerprint: Hash over ids, labels, groups, splits, photo sizes and metadata of all rows; equal on every machine.
         lockbox: Whether `test` is a lockbox, which recipes never score.
         commit: The commit of a Hub data set; None for local files.
         manifest: Hash over the ids, groups and splits of all rows, with counts.

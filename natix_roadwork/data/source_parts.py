@@ -25,6 +25,11 @@ from natix_roadwork.data.sources import SPLITS
 
 # A group with a larger share of the rows than this is worth a look before anything is split.
 LARGE_GROUP_SHARE = 0.2
+# All that a run may read of a row but its pixels, which the number of bytes stands for, and its mask, a local path.
+FINGERPRINT_COLUMNS = (
+    *("row_id", "label", "width", "height", "num_bytes", "latitude", "longitude", "weather", "daytime", "scene"),
+    *("travel_alteration", "text", "city", "video_id", "sequence_id"),
+)
 
 
 @dataclass
@@ -125,7 +130,7 @@ def drop_shared_groups(parts: Mapping[str, SourcePart], report: RowReport) -> No
 
 
 def rows_fingerprint(parts: Mapping[str, SourcePart], rows: Mapping[str, NDArray[np.int64]]) -> str:
-    """Hash ids, labels, groups, splits and photo sizes; equal on every machine.
+    """Hash ids, labels, groups, splits, photo sizes and metadata values; equal on every machine.
 
     Args:
         parts: Parts by split.
@@ -134,7 +139,7 @@ def rows_fingerprint(parts: Mapping[str, SourcePart], rows: Mapping[str, NDArray
     digest = hashlib.sha256()
     for split in sorted(rows):
         part = parts[split]
-        columns = [part.column(name) for name in ("row_id", "label", "width", "height", "num_bytes")]
+        columns = [part.column(name) for name in FINGERPRINT_COLUMNS]
         for row in rows[split]:
             values = [split, part.groups[row], *(column[row] for column in columns)]
             digest.update(json.dumps(values).encode())
