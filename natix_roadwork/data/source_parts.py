@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from natix_roadwork.data.consistency import contradicting_rows
 from natix_roadwork.data.folds import shared_with
-from natix_roadwork.data.groups import group_names
+from natix_roadwork.data.groups import group_names, pairs_of_file
 from natix_roadwork.data.natix_columns import COLUMN_NAMES
 from natix_roadwork.data.near_duplicates import near_duplicate_pairs, photo_prints
 from natix_roadwork.data.row_report import RowReport, row_problem
@@ -56,7 +57,12 @@ class SourcePart:
 
 
 def group_parts(
-    parts: Mapping[str, SourcePart], report: RowReport, *, near_duplicates: bool, num_proc: int | None
+    parts: Mapping[str, SourcePart],
+    report: RowReport,
+    *,
+    near_duplicates: bool,
+    num_proc: int | None,
+    groups_file: str | Path | None = None,
 ) -> list[tuple[str, str]]:
     """Give every kept row of every part its group, and note what was found.
 
@@ -65,6 +71,7 @@ def group_parts(
         report: Notes are added to it.
         near_duplicates: Whether photos of almost the same picture are looked for, which decodes each photo once.
         num_proc: Processes that decode.
+        groups_file: CSV file of more groups, which are joined with those found here.
 
     Returns:
         Row ids of each pair of near-duplicates.
@@ -82,7 +89,10 @@ def group_parts(
         photos = concatenate_datasets([part.images.select(part.kept) for part in ordered])
         pairs = near_duplicate_pairs(photo_prints(photos, num_proc))
         report.notes.append(f"near-duplicates: {len(pairs)} pairs of photos among {len(photos)}")
-    groups = group_names(*(kept[name] for name in names[:5]), gps=gps, duplicates=pairs)
+    links = pairs
+    if groups_file is not None:
+        links = np.concatenate([pairs, pairs_of_file(groups_file, kept["row_id"])])
+    groups = group_names(*(kept[name] for name in names[:5]), gps=gps, duplicates=links)
     largest, size = Counter(groups).most_common(1)[0]
     if size > max(2, LARGE_GROUP_SHARE * len(groups)):
         report.notes.append(f"the largest group, {largest!r}, holds {size} of {len(groups)} rows")
