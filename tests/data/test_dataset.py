@@ -73,28 +73,6 @@ def test_seed_moves_the_dev_rows_and_the_fingerprint(natix_folder: Path, load: C
     assert first.splits["dev"]["row_id"][:] == again.splits["dev"]["row_id"][:] != other.splits["dev"]["row_id"][:]
 
 
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("gps", "[39.7001, -86.18]"),
-        ("scene_level_tags.weather", "['Sunny']"),
-        ("scene_level_tags.daytime", "Dark"),
-        ("scene_level_tags.scene_environment", None),
-        ("scene_level_tags.travel_alteration", None),
-        ("scene_description", "A closed lane."),
-        ("city_name", "columbus"),
-    ],
-)
-def test_changed_metadata_has_another_fingerprint(
-    tmp_path: Path, natix_row: Row, write_shard: Writer, load: Callable[..., LoadedRows], column: str, value: object
-) -> None:
-    rows = [natix_row(number) for number in range(12)]
-    write_shard(tmp_path / "a" / "train-0.parquet", rows)
-    write_shard(tmp_path / "b" / "train-0.parquet", [{**rows[0], column: value}, *rows[1:]])
-    first, changed = (load(tmp_path / name, near_duplicates=False) for name in "ab")
-    assert first.manifest == changed.manifest and first.fingerprint != changed.fingerprint
-
-
 def test_hub_data_set_equals_its_files(
     natix_folder: Path, tmp_path: Path, load: Callable[..., LoadedRows], fill_hub_cache: Callable[..., Path]
 ) -> None:
