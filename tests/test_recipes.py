@@ -185,7 +185,9 @@ def test_dry_run_writes_a_report_only(
     report = json.loads((tmp_path / "run" / "dry_run.json").read_text())
     assert report["rows"] == {"train": 16, "dev": 8, "test": 8} and report["steps"] == 120
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry_run.json"]
-    assert "seconds_a_step" in capsys.readouterr().out
+    assert report["gps"]["asked_for"] == "solved" and report["gps"]["check"]["expected"]["within_50_km"] == 1.0
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("seconds_a_step", "draws: 100.0% <= 50 km", "size 100.0% of 16 rows"))
 
 
 def test_earlier_run_is_not_overwritten_unasked(

@@ -59,7 +59,7 @@ class LoadedRows:
         report: What was read, kept and dropped.
         source: Kind of source: `hub`, `parquet` or `imagefolder`.
         dataset_name: The name that was loaded.
-        fingerprint: Hash over the ids, labels, groups, splits and photo sizes of all rows; equal on every machine.
+        fingerprint: Hash over ids, labels, groups, splits, photo sizes and metadata of all rows; equal on every machine.
         lockbox: Whether `test` is a lockbox, which recipes never score.
         commit: The commit of a Hub data set; None for local files.
         manifest: Hash over the ids, groups and splits of all rows, with counts.
@@ -100,6 +100,7 @@ def load_rows(
     num_proc: int | None = None,
     near_duplicates: bool = True,
     split_manifest: str | Path | None = None,
+    groups_file: str | Path | None = None,
 ) -> LoadedRows:
     """Load a data set and bring it to the row schema.
 
@@ -121,6 +122,7 @@ def load_rows(
         near_duplicates: Look for photos of almost the same picture, which decodes each photo once, as small as
             its format allows; the result is kept in the datasets cache.
         split_manifest: File that says which rows lie in which split: checked where it is there, else written.
+        groups_file: CSV file of `row_id` and `group`, such as an audit's, which also joins photos alike by embedding.
 
     Raises:
         ValueError: If there is nothing to load, a needed column is missing, no row is left, train or dev has one class
@@ -135,7 +137,9 @@ def load_rows(
     if consistency_filter:
         for split, part in parts.items():
             drop_contradicting(split, part, report)
-    duplicates = group_parts(parts, report, near_duplicates=near_duplicates, num_proc=num_proc)
+    duplicates = group_parts(
+        parts, report, near_duplicates=near_duplicates, num_proc=num_proc, groups_file=groups_file
+    )
     drop_shared_groups(parts, report)
     rows = {split: part.kept for split, part in parts.items()}
     if "train" in parts and "dev" not in parts:

@@ -4,7 +4,9 @@ In come ids, coordinates and pairs of near-duplicates; out goes one group name a
 once, so that a chain of links ends in one group. `data/folds.py` splits by these names.
 """
 
+import csv
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,29 @@ def group_names(
     for component, candidate in zip(components.tolist(), names, strict=True):
         first[component] = min(first.get(component, candidate), candidate)
     return [first[component][1] for component in components.tolist()]
+
+
+def pairs_of_file(path: str | Path, row_ids: Sequence[str]) -> Pairs:
+    """Link the rows that share a group in a file, such as the `groups.csv` of an audit, `(P, 2)` row numbers.
+
+    Args:
+        path: CSV file with the columns `row_id` and `group`.
+        row_ids: `(N,)` ids of the rows; those the file does not have are linked to nothing.
+
+    Raises:
+        ValueError: If the file is absent, lacks a column, or has none of the rows.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"groups_file {str(path)!r} does not exist; recipes/audit.py writes one, groups.csv")
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        absent = {"row_id", "group"} - set(reader.fieldnames or ())
+        if absent:
+            raise ValueError(f"groups_file {str(path)!r} has no column {sorted(absent)}, only {reader.fieldnames}")
+        group_of = {line["row_id"]: line["group"] for line in reader}
+    if not any(row_id in group_of for row_id in row_ids):
+        raise ValueError(f"groups_file {str(path)!r} has none of the {len(row_ids)} rows, such as {row_ids[0]!r}")
+    return _same_value([f"group:{group_of[row]}" if row in group_of else f"row:{row}" for row in row_ids])
 
 
 def components_of(num_rows: int, links: Sequence[Pairs]) -> NDArray[np.int64]:

@@ -76,9 +76,7 @@ def write_label_noise_page(
     """
     labels = np.asarray(rows["label"][:])
     chosen = doubtful_rows(labels, probabilities, limit)
-    captions = [
-        f"labelled {LABEL_NAMES[labels[row]]}, probability of roadwork {probabilities[row]:.3f}" for row in chosen
-    ]
+    captions = [f"labelled {LABEL_NAMES[labels[row]]}, P(roadwork) {probabilities[row]:.3f}" for row in chosen]
     doubted = int((np.where(labels == 1, probabilities, 1 - probabilities) < 0.5).sum())
     note = (
         f"{doubted} of {len(labels)} labels disagree with {source}, out of fold; the {len(chosen)} most doubtful are "

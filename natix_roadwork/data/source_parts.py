@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from natix_roadwork.data.consistency import contradicting_rows
 from natix_roadwork.data.folds import shared_with
-from natix_roadwork.data.groups import group_names
+from natix_roadwork.data.groups import group_names, pairs_of_file
 from natix_roadwork.data.natix_columns import COLUMN_NAMES
 from natix_roadwork.data.near_duplicates import near_duplicate_pairs, photo_prints
 from natix_roadwork.data.row_report import RowReport, row_problem
@@ -25,6 +26,11 @@ from natix_roadwork.data.sources import SPLITS
 
 # A group with a larger share of the rows than this is worth a look before anything is split.
 LARGE_GROUP_SHARE = 0.2
+# All that a run may read of a row but its pixels, which the number of bytes stands for, and its mask, a local path.
+FINGERPRINT_COLUMNS = (
+    *("row_id", "label", "width", "height", "num_bytes", "latitude", "longitude", "weather", "daytime", "scene"),
+    *("travel_alteration", "text", "city", "video_id", "sequence_id"),
+)
 
 
 @dataclass
@@ -51,7 +57,12 @@ class SourcePart:
 
 
 def group_parts(
-    parts: Mapping[str, SourcePart], report: RowReport, *, near_duplicates: bool, num_proc: int | None
+    parts: Mapping[str, SourcePart],
+    report: RowReport,
+    *,
+    near_duplicates: bool,
+    num_proc: int | None,
+    groups_file: str | Path | None = None,
 ) -> list[tuple[str, str]]:
     """Give every kept row of every part its group, and note what was found.
 
@@ -60,6 +71,7 @@ def group_parts(
         report: Notes are added to it.
         near_duplicates: Whether photos of almost the same picture are looked for, which decodes each photo once.
         num_proc: Processes that decode.
+        groups_file: CSV file of more groups, which are joined with those found here.
 
     Returns:
         Row ids of each pair of near-duplicates.
@@ -77,7 +89,10 @@ def group_parts(
         photos = concatenate_datasets([part.images.select(part.kept) for part in ordered])
         pairs = near_duplicate_pairs(photo_prints(photos, num_proc))
         report.notes.append(f"near-duplicates: {len(pairs)} pairs of photos among {len(photos)}")
-    groups = group_names(*(kept[name] for name in names[:5]), gps=gps, duplicates=pairs)
+    links = pairs
+    if groups_file is not None:
+        links = np.concatenate([pairs, pairs_of_file(groups_file, kept["row_id"])])
+    groups = group_names(*(kept[name] for name in names[:5]), gps=gps, duplicates=links)
     largest, size = Counter(groups).most_common(1)[0]
     if size > max(2, LARGE_GROUP_SHARE * len(groups)):
         report.notes.append(f"the largest group, {largest!r}, holds {size} of {len(groups)} rows")
@@ -125,7 +140,7 @@ def drop_shared_groups(parts: Mapping[str, SourcePart], report: RowReport) -> No
 
 
 def rows_fingerprint(parts: Mapping[str, SourcePart], rows: Mapping[str, NDArray[np.int64]]) -> str:
-    """Hash ids, labels, groups, splits and photo sizes; equal on every machine.
+    """Hash ids, labels, groups, splits, photo sizes and metadata values; equal on every machine.
 
     Args:
         parts: Parts by split.
@@ -134,7 +149,7 @@ def rows_fingerprint(parts: Mapping[str, SourcePart], rows: Mapping[str, NDArray
     digest = hashlib.sha256()
     for split in sorted(rows):
         part = parts[split]
-        columns = [part.column(name) for name in ("row_id", "label", "width", "height", "num_bytes")]
+        columns = [part.column(name) for name in FINGERPRINT_COLUMNS]
         for row in rows[split]:
             values = [split, part.groups[row], *(column[row] for column in columns)]
             digest.update(json.dumps(values).encode())

@@ -6,6 +6,7 @@ an error that names the array, the row and the likely mistake. Next: `gps/distan
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,16 @@ RADIAN_ROWS = 10  # from so many rows on, all of them in [-pi/2, pi/2] x [-pi, p
 SWAPPED_SHARE = 0.9
 
 
-def check_gps(gps: ArrayLike, name: str, bounds: Sequence[float] | None = None) -> NDArray[np.float64]:
+def check_gps(
+    gps: ArrayLike, name: str, bounds: Sequence[float] | None = None, row_ids: Sequence[str] | None = None
+) -> NDArray[np.float64]:
     """Check an array of coordinates.
 
     Args:
         gps: `(N, 2)` degrees (latitude, longitude), NaN = missing.
         name: What the array is called in an error.
         bounds: Smallest and largest latitude, smallest and largest longitude, in degrees; None = the whole Earth.
+        row_ids: `(N,)` what the rows are called in an error; None = by their numbers.
 
     Returns:
         The array as float64.
@@ -39,21 +43,27 @@ def check_gps(gps: ArrayLike, name: str, bounds: Sequence[float] | None = None) 
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be numbers of shape (N, 2), latitude and longitude, not {_kind(values)}")
     values = values.astype(np.float64, copy=False)
+    called = _Names(name, row_ids)
     missing = np.isnan(values)
     if missing[:, 0].all() or missing[:, 1].all():
         raise ValueError(f"{name} holds no coordinates: all of its {len(values)} rows are missing (NaN)")
-    _refuse(missing[:, 0] != missing[:, 1], values, name, "only one of latitude and longitude; give both or NaN twice")
-    _refuse_swapped(values, name)
-    beyond = (np.abs(values[:, 0]) > 90.0) | (np.abs(values[:, 1]) > 180.0)
-    _refuse(beyond, values, name, "out of range; latitudes lie in [-90, 90], longitudes in [-180, 180] degrees")
     _refuse(
-        (values == 0.0).all(axis=1), values, name, "on (0, 0), a placeholder in the sea; give NaN where it is missing"
+        missing[:, 0] != missing[:, 1], values, called, "only one of latitude and longitude; give both or NaN twice"
+    )
+    _refuse_swapped(values, called)
+    beyond = (np.abs(values[:, 0]) > 90.0) | (np.abs(values[:, 1]) > 180.0)
+    _refuse(beyond, values, called, "out of range; latitudes lie in [-90, 90], longitudes in [-180, 180] degrees")
+    _refuse(
+        (values == 0.0).all(axis=1),
+        values,
+        called,
+        "on (0, 0), a placeholder in the sea; give NaN where it is missing",
     )
     _refuse_radians(values, name)
     if bounds is not None:
         south, north, west, east = check_bounds(bounds)
         outside = (values[:, 0] < south) | (values[:, 0] > north) | (values[:, 1] < west) | (values[:, 1] > east)
-        _refuse(outside, values, name, f"outside latitudes {south:g} to {north:g}, longitudes {west:g} to {east:g}")
+        _refuse(outside, values, called, f"outside latitudes {south:g} to {north:g}, longitudes {west:g} to {east:g}")
     return values
 
 
@@ -108,24 +118,36 @@ def _kind(values: NDArray) -> str:
     return f"shape {values.shape} of {values.dtype}"
 
 
-def _refuse(wrong: NDArray[np.bool_], values: NDArray[np.float64], name: str, reason: str) -> None:
+@dataclass(frozen=True)
+class _Names:
+    """What an array and its rows are called in an error."""
+
+    array: str
+    row_ids: Sequence[str] | None
+
+    def row(self, number: int) -> str:
+        return f"{self.array}: row {number if self.row_ids is None else repr(self.row_ids[number])}"
+
+
+def _refuse(wrong: NDArray[np.bool_], values: NDArray[np.float64], names: _Names, reason: str) -> None:
     count = int(np.count_nonzero(wrong))
     if count:
         row = int(np.argmax(wrong))
-        place = f"{name}: row {row} is ({values[row, 0]:g}, {values[row, 1]:g})"
+        place = f"{names.row(row)} is ({values[row, 0]:g}, {values[row, 1]:g})"
         raise ValueError(f"{place}, {reason}" + (f" ({count} such rows)" if count > 1 else ""))
 
 
-def _refuse_swapped(values: NDArray[np.float64], name: str) -> None:
+def _refuse_swapped(values: NDArray[np.float64], names: _Names) -> None:
     """Longitude first: latitudes beyond the poles, or points of the United States turned into Antarctica."""
-    rows = values[located(values)]
+    numbers = np.flatnonzero(located(values))
+    rows = values[numbers]
     beyond = np.abs(rows[:, 0]) > 90.0
     turned = beyond.any() and bool((np.abs(rows[:, 1]) <= 90.0).all() and (np.abs(rows[:, 0]) <= 180.0).all())
     if turned or (_inside(rows[:, ::-1]) >= SWAPPED_SHARE and _inside(rows) == 0.0):
         row = int(np.argmax(beyond if turned else located(rows)))
         raise ValueError(
-            f"{name}: the coordinates look swapped, longitude first, as ({rows[row, 0]:g}, {rows[row, 1]:g}) does; "
-            "give latitude first"
+            f"{names.row(int(numbers[row]))} is ({rows[row, 0]:g}, {rows[row, 1]:g}): the coordinates look swapped, "
+            "longitude first; give latitude first"
         )
 
 

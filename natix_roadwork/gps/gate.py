@@ -77,6 +77,20 @@ class SamplingPlan:
             "notes": self.notes,
         }
 
+    def summary(self) -> list[str]:
+        """Say in a few lines what is expected of the draws, and what a reader must know."""
+        check = self.check
+        even = "" if self.weights is not None else ", every row once an epoch"
+        return [
+            f"GPS sampling {self.settings.gps_sampling}, targets {self.settings.gps_target}{even}",
+            f"rows: {self.unweighted.summary()}",
+            f"draws: {check.expected.summary()}",
+            f"effective sample size {check.effective_share:.1%} of {len(self.train_gps)} rows",
+            f"planned check: {'; '.join(check.failures) or 'passed'}",
+            *self.notes,
+            *(f"warning: {text}" for text in self.warnings),
+        ]
+
 
 def plan_sampling(
     train_gps: NDArray[np.float64],

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from natix_roadwork.gps.clusters import EXPECTED_SIZES, NUM_CLUSTERS, TargetCluster, cluster_targets
@@ -23,6 +25,8 @@ WEIGHTS_FILE = "gps_weights.npy"
 MAX_POINTS = 20_000  # drawn on the map; a seeded sample beyond
 MIN_SPAN_DEGREES = 2.0
 TRAIN_COLOUR, TARGET_COLOUR, EVEN_COLOUR, GRID_COLOUR = "#2a6f97", "#d1495b", "#8d99ae", "#dfe3e8"
+LABEL_RISES = (14, -22, 34, -42, 54, -62, 74, -82)  # points above a region at which its label may stand
+LABEL_PADDING = 6  # pixels
 COLUMNS = "{:34}{:>12}{:>12}"
 
 
@@ -86,8 +90,8 @@ def draw_map(plan: SamplingPlan, clusters: list[TargetCluster], path: str | Path
     figure = Figure(figsize=(13, 6.2), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.9, 1))
     _draw_points(left, plan, seed)
-    _name_clusters(left, clusters)
     _draw_histogram(right, plan)
+    _name_clusters(left, clusters)
     figure.savefig(path)
 
 
@@ -104,29 +108,42 @@ def _draw_points(axes: Axes, plan: SamplingPlan, seed: int) -> None:
     axes.set_xlim(middle[1] - span[1] / 2, middle[1] + span[1] / 2)
     # One degree of longitude is as wide as it is on the ground in the middle of the map.
     axes.set_aspect(1 / max(np.cos(np.radians(middle[0])), 0.2), adjustable="box")
-    axes.set(xlabel="longitude, degrees", ylabel="latitude, degrees", title="Train rows and targets")
+    axes.set(xlabel="longitude, degrees", ylabel="latitude, degrees")
+    axes.set_title("Train rows, targets, and regions of targets (+): nearest city, km to it, number", fontsize=10)
     axes.grid(color=GRID_COLOUR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(loc="lower left", framealpha=0.9)
 
 
 def _name_clusters(axes: Axes, clusters: list[TargetCluster]) -> None:
+    """Label each region, beside it towards the middle of the map, so that no label leaves it or hides another."""
     box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": TARGET_COLOUR, "alpha": 0.88}
+    figure = axes.get_figure()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()  # the map's final place, and with it the labels'
     middle = np.mean(axes.get_xlim())
+    placed = []
     for cluster in clusters:
         latitude, longitude = cluster.center
-        right = longitude > middle  # the label points to the middle of the map, so that it stays inside
+        right = longitude > middle
         axes.plot(longitude, latitude, marker="+", markersize=9, markeredgewidth=1.3, color="black")
-        axes.annotate(
+        label = axes.annotate(
             f"{cluster.name}: {cluster.size}",
             (longitude, latitude),
-            xytext=(-14 if right else 14, 14),
+            xytext=(0, 0),
             textcoords="offset points",
             ha="right" if right else "left",
             fontsize=9,
             bbox=box,
             arrowprops={"arrowstyle": "-", "color": TARGET_COLOUR},
         )
+        for rise in LABEL_RISES:
+            label.set_position((-14 if right else 14, rise))
+            label.update_positions(renderer)
+            extent = Text.get_window_extent(label).padded(LABEL_PADDING)  # of the text, without its arrow
+            if axes.bbox.ymin < extent.ymin and extent.ymax < axes.bbox.ymax and not extent.count_overlaps(placed):
+                break
+        placed.append(extent)
 
 
 def _draw_histogram(axes: Axes, plan: SamplingPlan) -> None:
@@ -146,7 +163,8 @@ def _draw_histogram(axes: Axes, plan: SamplingPlan) -> None:
         axes.bar(place + 0.2, drawn, width=0.4, color=TRAIN_COLOUR, label=f"draws, {plan.settings.gps_sampling}")
     axes.set_xticks(place, names, rotation=40, ha="right")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set(xlabel="km to the nearest target", title=f"Draws: {_caption(plan.check.expected)}")
+    axes.set(xlabel="km to the nearest target")
+    axes.set_title(f"Draws: {_caption(plan.check.expected)}", fontsize=10)
     axes.grid(axis="y", color=GRID_COLOUR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
 """GPS encoders: degrees become a vector that a linear layer can read.
 
 Comes in: `(B, 2)` latitude and longitude in degrees. Goes out: `(B, 128)`, to the metadata encoder. A pretrained
-location encoder (GeoCLIP) is left out: its weights would have to travel with every checkpoint.
+location encoder (GeoCLIP) is left out: recipes/README.md says why.
 """
 
 import math

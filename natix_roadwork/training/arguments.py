@@ -96,6 +96,7 @@ class PretrainArguments(GPSArguments):
         verify_images: Decode every photo once, so that damaged ones are dropped instead of ending the run.
         near_duplicates: Whether photos of almost the same picture stay in one split; decodes each photo once.
         split_manifest: JSON file of the rows in each split: checked where it is there, else written.
+        groups_file: `groups.csv` of an audit, whose groups join photos alike by embedding too.
         existing_run: What happens to an earlier run in `output_dir`, its checkpoints and `result.json`: `refuse` = an
             error, `resume` = continue from the last complete checkpoint, `overwrite` = delete them.
         feature_cache: `off` = the backbone runs in every step; `map` = its tokens are computed once into the datasets
@@ -171,6 +172,7 @@ class PretrainArguments(GPSArguments):
     )
     near_duplicates: bool = field(default=True, metadata={"help": "Photos of almost the same picture are one group."})
     split_manifest: str | None = field(default=None, metadata={"help": "Checked where it is there, else written."})
+    groups_file: str | None = field(default=None, metadata={"help": "groups.csv of an audit; joins more rows."})
     feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(

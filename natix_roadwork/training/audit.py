@@ -81,7 +81,7 @@ class AuditReport:
         metrics: Out-of-fold metrics of the logistic regression, with intervals, by grouped folds.
         doubtful: Row ids on the label-noise page.
         num_duplicate_sets: Sets of near-duplicates among train and dev, by hash or embedding.
-        across_splits: Row ids of pairs alike by embedding alone that lie in train and dev; the splits do not know them.
+        across_splits: Row ids of pairs alike by embedding alone that lie in train and dev: what `groups_file` would join.
     """
 
     rows: LoadedRows
@@ -111,7 +111,8 @@ class AuditReport:
                 f"leak gap: {gap.random:.2f} with random folds - {gap.grouped:.2f} with grouped ones = {gap.gap:+.2f}",
                 f"MCC with the city left out: {cities}",
                 f"{self.num_duplicate_sets} sets of near-duplicates, {len(self.doubtful)} doubtful labels to look at",
-                f"{len(self.across_splits)} pairs of photos in train and dev are alike by embedding alone",
+                f"{len(self.across_splits)} pairs of photos in train and dev are alike by embedding alone"
+                + (f"; train with --groups_file {GROUPS_NAME}, which joins them" if self.across_splits else ""),
             ]
         )
 

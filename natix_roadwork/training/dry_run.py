@@ -68,11 +68,13 @@ def dry_run(settings: PretrainArguments, args: RoadworkTrainingArguments) -> str
 
 
 def _text(report: dict[str, object], inputs: PretrainInputs) -> str:
-    """Settings that differ from transformers' defaults, the rows, then the estimate."""
+    """Settings that differ from transformers' defaults, the rows, how they are drawn, then the estimate."""
     defaults = TrainingArguments().to_dict()
     config = {name: value for name, value in report["config"].items() if value != defaults.get(name)}
-    figures = {name: value for name, value in report.items() if name != "config"}
+    figures = {name: value for name, value in report.items() if name not in ("config", "gps")}
     lines = ["settings:", *(f"  {name}: {value}" for name, value in config.items()), inputs.rows.report.summary()]
+    if inputs.sampling is not None:
+        lines += ["draws of train rows:", *(f"  {line}" for line in inputs.sampling.summary())]
     return "\n".join([*lines, "estimate:", *(f"  {name}: {value}" for name, value in figures.items())])
 
 
@@ -105,6 +107,7 @@ def _report(
         "config": resolved_config(settings, args),
         "rows": rows,
         "rows_dropped": len(inputs.rows.report.dropped),
+        "gps": inputs.sampling.as_dict() if inputs.sampling else None,
         "tokens_a_view": next(iter(inputs.tokens.values())).shape[1] if inputs.tokens else None,
         "parameters": sum(weight.numel() for weight in weights),
         "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),

@@ -105,6 +105,7 @@ def prepare_inputs(
             consistency_filter=settings.consistency_filter,
             near_duplicates=settings.near_duplicates,
             split_manifest=settings.split_manifest,
+            groups_file=settings.groups_file,
         )
     if "train" not in rows.splits:
         raise ValueError(

@@ -4,13 +4,16 @@ It takes a model whose `forward` returns loss parts with their counts, and makes
 one, resumable bit for bit, with checkpoints that leave the frozen backbone out.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecision
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
@@ -32,6 +35,15 @@ from natix_roadwork.training.samplers import EpochSampler, train_sampler
 
 
 logger = logging.get_logger(__name__)
+
+
+def keep_input_precision(plugin: FullyShardedDataParallelPlugin) -> None:
+    """Keep FSDP from casting the model's inputs to the precision of its weights.
+
+    Between 64 and 128, the numbers of bfloat16 are half a degree apart. The layers still compute in it, by autocast.
+    """
+    if isinstance(plugin.mixed_precision_policy, MixedPrecision):
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, cast_root_forward_inputs=False)
 
 
 class RoadworkTrainer(Trainer):
@@ -60,6 +72,8 @@ class RoadworkTrainer(Trainer):
             )
         if self.args.ema_decay and self.is_fsdp_enabled:
             raise ValueError(f"ema_decay={self.args.ema_decay} needs whole weights; with FSDP set ema_decay to 0")
+        if self.is_fsdp_enabled:
+            keep_input_precision(self.accelerator.state.fsdp_plugin)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ShortProgressCallback)
         self.ema = EMACallback(self.args.ema_decay) if self.args.ema_decay else None

@@ -39,6 +39,20 @@ from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.yaml_args import parse_recipe
 
 
+def require_image_only(settings: PretrainArguments) -> None:
+    """Refuse settings that this comparison does not follow: the baselines see neither metadata nor weights of draws.
+
+    Raises:
+        ValueError: With the key.
+    """
+    for key, plain in (("metadata_fields", []), ("gps_sampling", "off")):
+        if getattr(settings, key) != plain:
+            raise ValueError(
+                f"{key}={getattr(settings, key)!r}: head and baselines are compared on photos alone, each row once an "
+                f"epoch; leave it at {plain!r}, or train by recipes/pretrain.py, whose result.json has the baselines too"
+            )
+
+
 def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, Features]:
     """Compute the tokens of every row of the data set, whatever split it is in."""
     rows = load_rows(settings.dataset_name, seed=args.seed, dev_share=settings.dev_share)
@@ -181,6 +195,10 @@ def main() -> int:
     )
     own, recipe = parser.parse_known_args()
     settings, args = parse_recipe(recipe, (PretrainArguments, RoadworkTrainingArguments))
+    try:
+        require_image_only(settings)
+    except ValueError as error:
+        sys.exit(f"head_against_baselines: {error}")
     facts = run_facts(settings, args, own.folds, own.seeds)  # before the minutes in which the checkout may change
     result = compare(settings, args, own.folds, own.seeds)
     path = Path(args.output_dir) / "head_against_baselines.json"

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from natix_roadwork.data.groups import components_of, group_names, near_pairs
+from natix_roadwork.data.groups import components_of, group_names, near_pairs, pairs_of_file
 
 
 KM = 1 / 111.195  # degrees of latitude
@@ -90,3 +92,23 @@ def test_coordinates_out_of_range_are_named(gps: list, message: str) -> None:
 def test_distance_out_of_range_is_named(within_km: float) -> None:
     with pytest.raises(ValueError, match="within_km"):
         near_pairs(np.zeros((1, 2)), within_km)
+
+
+def test_file_of_groups_links_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("row_id,group,split\na,x,train\nb,y,dev\nc,x,dev\ngone,x,dev\n")
+    assert pairs_of_file(tmp_path / "groups.csv", ["new", "c", "b", "a"]).tolist() == [[3, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist; recipes/audit.py writes one"),
+        ("row_id;group\na;x\n", r"has no column \['group', 'row_id'\]"),
+        ("row_id,group\nother,x\n", "has none of the 1 rows, such as 'a'"),
+    ],
+)
+def test_unusable_file_of_groups_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        pairs_of_file(tmp_path / "groups.csv", ["a"])

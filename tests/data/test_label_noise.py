@@ -53,7 +53,7 @@ def test_page_shows_photo_probability_and_row_id(rows: Dataset, tmp_path: Path) 
     assert shown.tolist() == [3, 5] and "a &lt;test&gt; model" in page
     assert re.findall(r"<b>(.*?)</b>", page) == [rows[3]["row_id"], rows[5]["row_id"]]
     assert len(re.findall(r'src="data:image/jpeg;base64,[A-Za-z0-9+/=]{100,}"', page)) == 2
-    assert page.count("probability of roadwork 0.") == 2
+    assert page.count("P(roadwork) 0.") == 2
 
 
 def test_page_without_doubts_is_a_page(rows: Dataset, tmp_path: Path) -> None:

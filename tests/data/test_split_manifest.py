@@ -78,6 +78,18 @@ def test_load_writes_the_manifest_then_checks_it(
         load(natix_folder, split_manifest=path, seed=1)
 
 
+def test_groups_of_a_file_stay_in_one_split(
+    natix_folder: Path, tmp_path: Path, load: Callable[..., LoadedRows]
+) -> None:
+    before = load(natix_folder).splits
+    train, dev = before["train"][0], before["dev"][0]
+    (tmp_path / "groups.csv").write_text(f"row_id,group\n{train['row_id']},x\n{dev['row_id']},x\n")
+    splits = load(natix_folder, groups_file=tmp_path / "groups.csv").splits.values()
+    groups = [{row["row_id"]: row["group"] for row in split} for split in splits]
+    (both,) = [found for found in groups if train["row_id"] in found]
+    assert train["group"] != dev["group"] and both[train["row_id"]] == both[dev["row_id"]]
+
+
 def test_train_rows_near_the_lockbox_are_dropped(
     tmp_path: Path, natix_row: Callable[..., dict], write_shard: Callable[..., Path], load: Callable[..., LoadedRows]
 ) -> None:

@@ -32,9 +32,9 @@ def test_good_coordinates_pass_with_missing_rows() -> None:
         (with_row((40.0, -181.0)), r"row 3 is \(40, -181\), out of range"),
         (with_row((np.inf, -80.0)), r"row 3 is \(inf, -80\), out of range"),
         (with_row((0.0, 0.0)), r"row 3 is \(0, 0\), on \(0, 0\), a placeholder"),
-        (GOOD[:, ::-1], r"train_gps: the coordinates look swapped, longitude first"),
+        (GOOD[:, ::-1], r"train_gps: row 0 is \(-\d.*look swapped, longitude first"),
         (around((33.4, -112.1), 5)[:, ::-1], "look swapped"),
-        (np.array([[120.0, 10.0], [40.0, -80.0]]), r"look swapped.*\(120, 10\)"),
+        (np.array([[120.0, 10.0], [40.0, -80.0]]), r"row 0 is \(120, 10\): .*look swapped"),
         (np.radians(GOOD), "all 20 coordinates lie within .* look like radians, give degrees"),
     ],
 )

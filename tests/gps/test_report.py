@@ -2,8 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
+from natix_roadwork.gps import report
 from natix_roadwork.gps.gate import plan_sampling
 from natix_roadwork.gps.report import MAP_NAME, TARGET_FILE, TRAIN_FILE, WEIGHTS_FILE, write_report
 from natix_roadwork.gps.settings import GPSArguments
@@ -29,3 +32,16 @@ def test_table_counts_near_rows_of_each_region(tmp_path: Path) -> None:
     plan = plan_sampling(near_and_far(7, 5), targets, GPSArguments())
     rows = [line.split() for line in write_report(plan, tmp_path, num_clusters=2).splitlines()[1:3]]
     assert [(row[0], row[3], row[5]) for row in rows] == [("Pittsburgh", "30", "7"), ("Houston", "20", "5")]
+
+
+def test_labels_of_near_regions_lie_apart_and_inside_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cities = ((40.44, -80.0), (39.96, -83.0), (39.95, -75.17), (41.5, -81.69), (47.6, -122.3))
+    targets = np.concatenate([around(city, 8) for city in cities])
+    plan = plan_sampling(targets, targets, GPSArguments())
+    drawn: list[Figure] = []
+    monkeypatch.setattr(report, "Figure", lambda **options: drawn.append(Figure(**options)) or drawn[-1])
+    write_report(plan, tmp_path, num_clusters=5)
+    axes = drawn[0].axes[0]
+    boxes = [Text.get_window_extent(label) for label in axes.texts]
+    assert len(boxes) == 5 and not any(box.count_overlaps(boxes[:n]) for n, box in enumerate(boxes))
+    assert all(axes.bbox.ymin < box.ymin and box.ymax < axes.bbox.ymax for box in boxes)

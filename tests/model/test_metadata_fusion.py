@@ -261,6 +261,17 @@ def test_bfloat16_is_close_to_float32(build: Build, tokens: Tensor, kind: str) -
     torch.testing.assert_close(half.float(), expected, atol=5e-2, rtol=0)
 
 
+@pytest.mark.parametrize("cast", [False, True])
+def test_bfloat16_trains_on_full_precision_gps(build: Build, tokens: Tensor, cast: bool) -> None:
+    model = build(dropout=0.0).train()
+    model = model.to(torch.bfloat16) if cast else model
+    labels = {"labels": torch.tensor([0, 1, 1]), "weather_labels": torch.tensor([3, -100, 0])}
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not cast):
+        model(view_features=tokens, **without(filled(), [1]), **labels).loss.backward()
+    fields = model.metadata_fusion.encoder.fields
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in fields.parameters())
+
+
 def test_saved_model_loads_by_both_auto_classes_to_the_same_bits(build: Build, tokens: Tensor, tmp_path: Path) -> None:
     model = build(vocabularies={"weather": ["dry", "wet"], "daytime": ["day"], "scene": ["urban", "rural"]})
     for field in ("weather", "daytime", "scene"):

@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 def rows_at(gps: np.ndarray) -> Dataset:
     columns = [[None if np.isnan(value) else value for value in column] for column in gps.T]
+    row_ids = [f"photos/{row}.jpg" for row in range(len(gps))]
     labels = [row % 2 for row in range(len(gps))]
-    return Dataset.from_dict({"latitude": columns[0], "longitude": columns[1], "label": labels})
+    return Dataset.from_dict({"row_id": row_ids, "latitude": columns[0], "longitude": columns[1], "label": labels})
 
 
 def loaded(train: np.ndarray, **others: np.ndarray) -> SimpleNamespace:
@@ -56,6 +57,15 @@ def test_rows_without_any_coordinates_are_named() -> None:
         plan_for(rows, GPSArguments(gps_sampling="solved", gps_gate="refuse"))
     with pytest.raises(ValueError, match=r"gps_target='test': 'photos' has the splits \['train', 'dev'\] only"):
         plan_for(rows, GPSArguments(gps_sampling="solved", gps_target="test"))
+
+
+def test_bad_coordinates_are_named_by_row_id() -> None:
+    paris = np.concatenate([around(PITTSBURGH, 4), [(48.86, 2.35)]])
+    settings = GPSArguments(gps_sampling="solved", gps_bounds=[25, 50, -125, -65])
+    with pytest.raises(ValueError, match=r"GPS of train: row 'photos/4\.jpg' is \(48\.86, 2\.35\), outside"):
+        plan_for(loaded(paris, dev=around(PITTSBURGH, 3)), settings)
+    with pytest.raises(ValueError, match=r"GPS of dev: row 'photos/4\.jpg' is"):
+        plan_for(loaded(around(PITTSBURGH, 3), dev=paris), settings)
 
 
 def test_class_weights_count_the_draws() -> None:

@@ -1,14 +1,18 @@
 """A model with metadata and a weather head under both trainers."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision
 from transformers import Trainer, TrainingArguments
 
 from natix_roadwork import RoadworkConfig, RoadworkForImageClassification
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
-from natix_roadwork.training.trainer import RoadworkTrainer
+from natix_roadwork.training.trainer import RoadworkTrainer, keep_input_precision
 from tests.training_rows import Row, accuracy_as_mcc, token_rows
 
 
@@ -52,6 +56,42 @@ def test_roadwork_trainer_trains_and_logs_the_weather_term(
         mixed = 0.4 * line["loss_focal"] + 0.25 * line["loss_consistency"] + 0.15 * line["loss_weather"]
         assert line["loss"] == pytest.approx(mixed / 0.8, rel=1e-4)
     assert "eval_loss_weather" in trainer.state.log_history[-2] | trainer.state.log_history[-1]
+
+
+def test_evaluation_in_bfloat16_reads_the_same_places(
+    model: RoadworkForImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, seen = metadata_rows(12, seed=1), []
+    forward = model.metadata_fusion.encoder.fields["gps"].encoder.forward
+    monkeypatch.setattr(
+        model.metadata_fusion.encoder.fields["gps"].encoder, "forward", lambda gps: seen.append(gps) or forward(gps)
+    )
+    args = RoadworkTrainingArguments(
+        str(tmp_path), use_cpu=True, disable_tqdm=True, bf16_full_eval=True, eval_strategy="no", load_best_model_at_end=False,
+        report_to=[],
+    )  # fmt: skip
+    logits = RoadworkTrainer(model, args).predict(rows).predictions
+    assert next(model.parameters()).dtype == torch.bfloat16 and np.isfinite(logits).all()
+    assert torch.equal(torch.cat(seen), torch.stack([row["gps"] for row in rows]).nan_to_num())
+
+
+def test_sharded_weights_in_bfloat16_leave_the_coordinates_whole(tmp_path: Path) -> None:
+    policy = MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16, buffer_dtype=torch.bfloat16)
+    plugin = SimpleNamespace(mixed_precision_policy=policy)
+    keep_input_precision(plugin)
+    module = nn.Sequential(nn.Linear(2, 2))
+    seen = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        sharded = FullyShardedDataParallel(
+            module, mixed_precision=plugin.mixed_precision_policy, device_id=torch.device("cpu"), use_orig_params=True
+        )
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert sharded(torch.ones(1, 2)).dtype == torch.bfloat16
+    finally:
+        torch.distributed.destroy_process_group()
+    assert seen == [torch.float32]
 
 
 def test_decay_spares_tables_nulls_and_presence(model: RoadworkForImageClassification, tmp_path: Path) -> None:
