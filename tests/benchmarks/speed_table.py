@@ -1,6 +1,6 @@
 """The README's table of speed, from the result files of the benchmarks; run by `make bench` after them.
 
-    python tests/benchmarks/speed_table.py README.md
+python tests/benchmarks/speed_table.py README.md
 """
 
 import json
