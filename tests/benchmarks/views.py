@@ -40,7 +40,7 @@ def main() -> None:
 def sensor_photo(folder: Path | None, number: int) -> bytes:
     """The `number`-th photo of a folder, or a drawn scene, as a phone would store it."""
     if folder is None:
-        small = draw_scene(number, SceneSettings(width=SIZE[0] // 3)).photo
+        small = Image.fromarray(draw_scene(number, SceneSettings(width=SIZE[0] // 3)).photo)
     else:
         small = Image.open(sorted(folder.glob("*.jpg"))[number])
     pixels = np.asarray(small.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC), dtype=np.float32)
