@@ -45,7 +45,7 @@ def downscale_photo(data: bytes, max_side: int, quality: int, max_megapixels: fl
         longest = max(header.width, header.height)
         if longest <= max_side:
             return DownscaledPhoto(data)
-        photo = load_photo(data, max_megapixels)
+        photo = Image.fromarray(load_photo(data, max_megapixels))
     except ValueError as error:
         return DownscaledPhoto(data, problem=str(error))
     size = tuple(max(1, round(side * max_side / longest)) for side in photo.size)

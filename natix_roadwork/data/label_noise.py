@@ -15,6 +15,7 @@ import numpy as np
 from datasets import Dataset
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
+from PIL import Image
 
 from natix_roadwork.data.natix_columns import LABEL_NAMES
 from natix_roadwork.data.photo_batches import photo_source
@@ -130,7 +131,7 @@ def _cards(rows: Dataset, numbers: Sequence[int], captions: Sequence[str]) -> li
 
 
 def _thumbnail(source: bytes | str) -> str:
-    photo = load_photo(source)
+    photo = Image.fromarray(load_photo(source))
     photo.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=80)

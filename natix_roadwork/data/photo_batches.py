@@ -12,7 +12,6 @@ import torch
 
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
-from natix_roadwork.model.photo import load_photo
 
 
 def photo_source(image: Mapping[str, Any]) -> bytes | str:
@@ -52,13 +51,12 @@ def _transform_rows(
     outputs: dict[str, list[torch.Tensor]] = {"pixel_values": [], "view_mask": [], "labels": []}
     for row_id, image, label in zip(rows["row_id"], rows["image"], rows["label"], strict=True):
         try:
-            photo = load_photo(photo_source(image), max_megapixels=processor.max_megapixels)
+            views = processor(images=photo_source(image), return_tensors="pt")
         except ValueError as error:
             raise ValueError(
                 f"row {row_id!r}: the photo cannot be decoded ({error}); --verify_images true of a recipe, or "
                 "load_rows(..., verify_images=True), finds and drops such photos beforehand"
             ) from error
-        views = processor(images=photo, return_tensors="pt")
         outputs["pixel_values"].append(views["pixel_values"][0])
         outputs["view_mask"].append(views["view_mask"][0])
         outputs["labels"].append(torch.tensor(label, dtype=torch.long))

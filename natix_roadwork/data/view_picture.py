@@ -17,7 +17,7 @@ from natix_roadwork.data.scene_table import SceneSettings
 from natix_roadwork.data.scenes import draw_scene
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.photo import PhotoSource, load_photo
-from natix_roadwork.model.views import Box
+from natix_roadwork.model.resize import Box
 
 
 Colour = tuple[int, int, int]
@@ -91,11 +91,11 @@ def draw_views(processor: RoadworkImageProcessor, photo: PhotoSource, width: int
     Raises:
         ValueError: If the photo cannot be read.
     """
-    opened = load_photo(photo, processor.max_megapixels)
+    opened = Image.fromarray(load_photo(photo, processor.max_megapixels))
     valid = processor.view_mask(*opened.size)
     boxes = [box if flag else None for box, flag in zip(processor.view_boxes(*opened.size), valid, strict=True)]
     left = draw_view_boxes(opened, boxes, width)
-    right = _draw_sheet(processor, processor.render_views(opened), valid, left.height)
+    right = _draw_sheet(processor, processor.render_views(photo), valid, left.height)
     picture = Image.new(
         "RGB", (left.width + right.width + 3 * GAP, max(left.height, right.height) + 2 * GAP), BACKGROUND
     )

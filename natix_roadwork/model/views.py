@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .resize import Box, resize_box
 
-Box = tuple[int, int, int, int]
 
 VIEW_LAYOUTS = ("photo12", "single")
 SQUARE_NAMES = ("center", "left", "right")
@@ -165,35 +165,55 @@ def valid_views(boxes: Sequence[Box], view_size: int) -> list[bool]:
 
 
 def render_view(
-    photo: Image.Image,
+    photo: np.ndarray,
     box: Box,
     view_size: int,
     *,
     squash: bool = False,
     fill: tuple[int, int, int] = (0, 0, 0),
     resample: int = Image.Resampling.LANCZOS,
+    backend: str = "torch",
+    shrink: int = 1,
 ) -> np.ndarray:
     """Cut one view out of a photo and bring it to the view size.
 
     Args:
-        photo: Upright RGB photo.
-        box: View box in photo pixels.
-        view_size: Side of the result in pixels.
+        photo: Pixels of the upright photo, `uint8` `(H / shrink, W / shrink, 3)`.
+        box: View box in pixels of the whole photo.
+        view_size: Side S of the result in pixels.
         squash: Stretch a box that is not square; by default it keeps its aspect and is padded on both sides.
         fill: RGB value of the padding.
         resample: A Pillow resampling filter.
+        backend: `torch` or `pillow`, see `resize.resize_box`.
+        shrink: 2 for a photo decoded at half its size.
 
     Returns:
-        The view, `uint8` `(view_size, view_size, 3)`.
+        The view, `uint8` `(S, S, 3)`.
     """
     width, height = box[2] - box[0], box[3] - box[1]
     if squash or width == height:
-        return np.asarray(photo.resize((view_size, view_size), resample, box=box))
+        return resize_box(photo, box, (view_size, view_size), resample, backend, shrink)
     scale = view_size / max(width, height)
     inner = max(1, round(width * scale)), max(1, round(height * scale))
-    view = Image.new("RGB", (view_size, view_size), fill)
-    view.paste(photo.resize(inner, resample, box=box), ((view_size - inner[0]) // 2, (view_size - inner[1]) // 2))
-    return np.asarray(view)
+    left, top = (view_size - inner[0]) // 2, (view_size - inner[1]) // 2
+    view = np.full((view_size, view_size, 3), fill, dtype=np.uint8)
+    view[top : top + inner[1], left : left + inner[0]] = resize_box(photo, box, inner, resample, backend, shrink)
+    return view
+
+
+def keeps_detail_halved(boxes: Sequence[Box], view_size: int, squash_first: bool) -> bool:
+    """Tell whether a photo of half the size still fills every view.
+
+    Args:
+        boxes: View boxes in order, the global view first.
+        view_size: Side of a rendered view in pixels.
+        squash_first: Whether the global view is stretched to a square; then its shorter side has to suffice.
+    """
+    sides = [max(right - left, bottom - top) for left, top, right, bottom in boxes]
+    if squash_first:
+        left, top, right, bottom = boxes[0]
+        sides[0] = min(right - left, bottom - top)
+    return min(sides) >= 2 * view_size
 
 
 def normalize_views(views: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

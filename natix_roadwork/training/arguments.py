@@ -166,6 +166,12 @@ class PretrainArguments(GPSArguments):
     view_size: int = field(default=512, metadata={"help": "Side of a view in pixels."})
     dev_share: float = field(default=0.15, metadata={"help": "Share of the train rows held out as dev."})
     max_megapixels: float = field(default=80.0, metadata={"help": "Larger photos are refused from their header."})
+    decode_mode: Literal["full", "half"] = field(
+        default="full", metadata={"help": "half: JPEGs at half their size where every view is still filled."}
+    )
+    resize_backend: Literal["torch", "pillow"] = field(
+        default="torch", metadata={"help": "What resizes the views; pillow is the slow reference."}
+    )
     verify_images: bool = field(default=False, metadata={"help": "Decode every photo once and drop damaged ones."})
     consistency_filter: bool = field(
         default=False, metadata={"help": "Drop rows whose description contradicts the label."}

@@ -43,7 +43,7 @@ MODEL_FIELDS = (
     "metadata_residual",
 )
 # Settings of `RoadworkImageProcessor` under the same name.
-VIEW_FIELDS = ("view_layout", "squares", "global_fit", "view_size", "max_megapixels")
+VIEW_FIELDS = ("view_layout", "squares", "global_fit", "view_size", "max_megapixels", "decode_mode", "resize_backend")
 STANDARDIZER_ROWS = 2048
 
 

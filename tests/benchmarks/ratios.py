@@ -60,12 +60,14 @@ def fastest_rounds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dic
     return {name: min(values) for name, values in times.items()}
 
 
-def options(description: str | None, **defaults: int) -> argparse.Namespace:
-    """Read `--rounds`, `--threads`, `--check`, `--output` and whole numbers of a benchmark's own."""
+def options(description: str | None, paths: Sequence[str] = (), **defaults: int) -> argparse.Namespace:
+    """Read `--rounds`, `--threads`, `--check`, `--output`, and optional paths and whole numbers of a benchmark's own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--check", action="store_true", help="fail when a bar is missed")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    for name in paths:
+        parser.add_argument(f"--{name}", type=Path)
     for name, default in {"rounds": 5, **defaults}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     chosen = parser.parse_args()

@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 
 from natix_roadwork import RoadworkForImageClassification, RoadworkImageProcessor
 from natix_roadwork.data.feature_cache import TokenRows, extract_features, feature_key
-from natix_roadwork.model.photo import load_photo
+from natix_roadwork.model.photo import DecodedPhoto, decode_photo
 
 
 NUM_ROWS = 6
@@ -135,11 +135,11 @@ def test_processor_has_the_only_limit_of_a_photo(
 ) -> None:
     limits = []
 
-    def load(source: bytes, max_megapixels: float) -> PILImage.Image:
+    def decode(source: bytes, max_megapixels: float, *others: object) -> DecodedPhoto:
         limits.append(max_megapixels)
-        return load_photo(source, max_megapixels)
+        return decode_photo(source, max_megapixels, *others)
 
-    monkeypatch.setattr("natix_roadwork.data.photo_batches.load_photo", load)
+    monkeypatch.setattr("natix_roadwork.model.image_processing_roadwork.decode_photo", decode)
     processor = RoadworkImageProcessor(view_size=32, max_megapixels=limit)
     expected = pytest.raises(ValueError, match=r"row 'row:0'.*0\.01") if limit < 0.0108 else nullcontext()
     with expected:  # the photos have 120 x 90 pixels

@@ -37,14 +37,40 @@ def test_a_batch_of_mixed_photos_has_the_shapes_of_the_contract() -> None:
     assert batch["view_mask"][2].tolist() == [True] + [False] * 11
 
 
+def lanczos_of(photo: Image.Image, processor: RoadworkImageProcessor) -> np.ndarray:
+    """Each view as Pillow makes it, `(V, S, S, 3)`; all boxes are squares, or the whole photo."""
+    size = (processor.view_size, processor.view_size)
+    crops = [photo.crop(box) for box in processor.view_boxes(*photo.size)]
+    return np.stack([np.asarray(crop.resize(size, Image.Resampling.LANCZOS)) for crop in crops])
+
+
 def test_each_view_is_its_box_resized_with_lanczos() -> None:
-    photo, processor = noise(240, 180), small(do_normalize=False)
+    photo, processor = noise(240, 180), small(do_normalize=False, resize_backend="pillow")
     views = processor(photo)["pixel_values"][0]
-    boxes = processor.view_boxes(240, 180)
-    assert views.dtype == torch.uint8 and len(boxes) == processor.num_views == 12
-    for view, box in zip(views, boxes, strict=True):
-        expected = np.asarray(photo.resize((32, 32), Image.Resampling.LANCZOS, box=box))
-        assert np.array_equal(view.permute(1, 2, 0), expected)
+    assert views.dtype == torch.uint8 and len(views) == processor.num_views == 12
+    assert np.array_equal(views.permute(0, 2, 3, 1), lanczos_of(photo, processor))
+
+
+@pytest.mark.parametrize("size", [(240, 180), (180, 240), (97, 201), (20, 30), (1, 1)])
+def test_the_fast_views_are_those_of_pillow_but_for_single_grey_levels(size: tuple[int, int]) -> None:
+    photo, processor = noise(*size).resize(size, Image.Resampling.BICUBIC), small()
+    views = processor.render_views(photo)
+    assert views.shape == (12, 32, 32, 3) and views.dtype == np.uint8 and views.flags.c_contiguous
+    expected = small(resize_backend="pillow").render_views(photo)
+    difference = np.abs(views.astype(int) - expected)
+    assert difference.max() <= 2 and difference.mean() < 0.02
+
+
+def test_views_do_not_depend_on_the_number_of_threads() -> None:
+    photo, processor, threads = noise(800, 600), small(view_size=128), torch.get_num_threads()
+    try:
+        views = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            views.append(processor.render_views(photo))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(*views)
 
 
 def test_normalised_views_follow_from_the_8_bit_ones() -> None:
@@ -123,6 +149,8 @@ def test_a_call_may_override_settings_without_changing_the_processor() -> None:
         ({"do_normalize": 1}, "do_normalize.*1"),
         ({"resample": 9}, "resample.*9"),
         ({"max_megapixels": 0}, "max_megapixels.*0"),
+        ({"decode_mode": "quarter"}, "decode_mode.*quarter"),
+        ({"resize_backend": "cv2"}, "resize_backend.*cv2"),
         ({"view_sice": 224}, "view_sice.*224.*did you mean 'view_size'"),
     ],
 )
@@ -153,7 +181,18 @@ def changed() -> RoadworkImageProcessor:
         do_normalize=False,
         resample=Image.Resampling.BICUBIC,
         max_megapixels=10,
+        decode_mode="half",
+        resize_backend="pillow",
     )
+
+
+def test_a_processor_saved_before_there_were_decode_modes_still_loads(tmp_path: Path) -> None:
+    small(global_fit="letterbox").save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    older = {name: value for name, value in saved.items() if name not in ("decode_mode", "resize_backend")}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(older))
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert loaded.settings() == small(global_fit="letterbox").settings()
 
 
 @pytest.mark.parametrize("trust_remote_code", [False, True])
@@ -184,7 +223,12 @@ def test_the_saved_folder_carries_the_code_and_names_it(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert saved["image_processor_type"] == "RoadworkImageProcessor"
     assert saved["auto_map"] == {"AutoImageProcessor": "image_processing_roadwork.RoadworkImageProcessor"}
-    assert {path.name for path in tmp_path.glob("*.py")} == {"image_processing_roadwork.py", "views.py", "photo.py"}
+    assert {path.name for path in tmp_path.glob("*.py")} == {
+        "image_processing_roadwork.py",
+        "photo.py",
+        "resize.py",
+        "views.py",
+    }
 
 
 def test_the_code_of_the_folder_runs_on_its_own(changed: RoadworkImageProcessor, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from natix_roadwork.model.views import (
     Box,
+    keeps_detail_halved,
     normalize_views,
     render_view,
     square_box,
@@ -140,24 +141,47 @@ def test_impossible_arguments_are_named(arguments: dict, message: str) -> None:
 def test_a_square_view_is_the_crop_resized() -> None:
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
     expected = photo.crop((20, 10, 84, 74)).resize((32, 32), Image.Resampling.BOX)
-    rendered = render_view(photo, (20, 10, 84, 74), 32, resample=Image.Resampling.BOX)
+    rendered = render_view(np.asarray(photo), (20, 10, 84, 74), 32, resample=Image.Resampling.BOX)
     assert np.array_equal(rendered, np.asarray(expected))
 
 
 def test_letterbox_keeps_the_aspect_and_pads_both_sides_alike() -> None:
-    view = render_view(Image.new("RGB", (80, 40), (255, 255, 255)), (0, 0, 80, 40), 64, fill=(1, 2, 3))
+    view = render_view(np.full((40, 80, 3), 255, dtype=np.uint8), (0, 0, 80, 40), 64, fill=(1, 2, 3))
     assert view.shape == (64, 64, 3)
     assert (view[16:48] == 255).all()
     assert (view[:16] == (1, 2, 3)).all() and (view[48:] == (1, 2, 3)).all()
 
 
 def test_squash_fills_the_view() -> None:
-    view = render_view(Image.new("RGB", (80, 40), (255, 255, 255)), (0, 0, 80, 40), 64, squash=True, fill=(1, 2, 3))
+    view = render_view(np.full((40, 80, 3), 255, dtype=np.uint8), (0, 0, 80, 40), 64, squash=True, fill=(1, 2, 3))
     assert (view == 255).all()
 
 
 def test_a_hair_thin_box_still_gives_a_view() -> None:
-    assert render_view(Image.new("RGB", (5000, 1)), (0, 0, 5000, 1), 32).shape == (32, 32, 3)
+    assert render_view(np.zeros((1, 5000, 3), dtype=np.uint8), (0, 0, 5000, 1), 32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "view_size", "squash", "halves"),
+    [
+        ((4032, 3024), 512, True, True),
+        ((3024, 4032), 518, True, True),
+        ((4032, 3024), 900, True, False),  # the tiles are 1614 wide
+        ((2000, 1600), 400, True, True),
+        ((2000, 1600), 401, True, False),  # the tiles are 801 wide
+        ((4032, 1000), 512, False, False),  # the squares are 1000 wide
+    ],
+)
+def test_a_halved_photo_is_enough_while_it_fills_every_view(
+    size: tuple[int, int], view_size: int, squash: bool, halves: bool
+) -> None:
+    assert keeps_detail_halved(view_boxes(*size, view_size), view_size, squash_first=squash) is halves
+
+
+def test_only_a_stretched_global_view_needs_the_shorter_side() -> None:
+    whole = view_boxes(2000, 500, 512, layout="single")
+    assert keeps_detail_halved(whole, 512, squash_first=False)
+    assert not keeps_detail_halved(whole, 512, squash_first=True)
 
 
 def test_normalize_is_zero_at_the_mean_and_one_a_deviation_above() -> None:

@@ -75,10 +75,13 @@ def test_damaged_photos_are_dropped_when_verified(photos: Photos, backbone: Path
 
 
 def test_views_are_chosen_by_the_recipe(backbone: Path) -> None:
-    chosen = settings("photos", backbone, squares=["left", "right"], global_fit="letterbox", max_megapixels=3.0)
+    chosen = settings(
+        "photos", backbone, squares=["left", "right"], global_fit="letterbox", max_megapixels=3.0, decode_mode="half"
+    )
     model, processor = build_model(chosen, [0, 1])
     assert processor.view_names[10:] == ["left_square", "right_square"]
     assert (processor.global_fit, processor.max_megapixels) == ("letterbox", 3.0)
+    assert (processor.decode_mode, processor.resize_backend) == ("half", "torch")
     assert model.config.wide_views == [0, 10, 11] and model.config.num_views == 12
 
 
