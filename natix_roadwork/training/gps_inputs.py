@@ -55,10 +55,8 @@ def plan_for(rows: LoadedRows, settings: GPSArguments, seed: int = 0) -> Samplin
                 raise ValueError(f"{text}; set --gps_sampling off, or a file of coordinates as --gps_target")
             logger.warning(f"{text}; every row is seen once an epoch.")
             return None
-    bounds = settings.gps_bounds or None
-    for name in ("train", settings.gps_target):
         if name in rows.splits:
-            check_gps(gps_of(rows.splits[name]), f"GPS of {name}", bounds, rows.splits[name]["row_id"])
+            check_gps(gps, f"GPS of {name}", settings.gps_bounds or None, rows.splits[name]["row_id"])
     plan = plan_sampling(train, target, settings, np.asarray(rows.splits["train"]["label"][:]), seed)
     for text in plan.warnings:
         logger.warning(text)
