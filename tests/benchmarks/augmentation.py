@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from natix_roadwork.data.augmentation import ViewAugmentation
-from natix_roadwork.data.augmentation_presets import photo_effects, probabilities, rain, view_effects
+from natix_roadwork.data.augmentation_effects import photo_effects, rain, view_effects
+from natix_roadwork.data.augmentation_presets import probabilities
 from natix_roadwork.data.augmentation_weather import Fog, blend_table, count_discs
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.data.scene_table import SceneSettings
