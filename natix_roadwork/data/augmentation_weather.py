@@ -87,7 +87,7 @@ def count_discs(height: int, width: int, centres: NDArray[np.int64], radii: NDAr
     # Each row of a disc adds 1 where it begins and takes 1 away after its end; a running sum does the rest. Margins take
     # up what lies outside.
     x, y = centres.T
-    near = (x > -radii) & (x < width + radii) & (y > -radii) & (y < height + radii)
+    near = (x >= -radii) & (x < width + radii) & (y >= -radii) & (y < height + radii)
     x, y, radii = x[near], y[near], radii[near]
     if not len(radii):
         return np.zeros((height, width), dtype=np.int32)
