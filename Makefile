@@ -65,7 +65,7 @@ bench: $(STAMP)-test,quickstart  ## speed of the views, the backbone and the hea
 	$(OFFLINE) $(BIN)/python tests/benchmarks/speed.py $(ARGS)
 
 bench-augment: $(STAMP)-test,quickstart  ## augmentation and the path from bytes to views, beside plain albumentations
-	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/augmentation.py --check $(ARGS)
+	$(OFFLINE) $(BIN)/python tests/benchmarks/augmentation.py --check $(ARGS)
 
 bench-gps: $(STAMP)-test,quickstart  ## time and memory of GPS sampling for ten million rows, checked against its limits
 	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/gps.py --check $(ARGS)

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from ratios import Comparison, fastest_rounds, finish, options
 
 from natix_roadwork.data.augmentation import ViewAugmentation
 from natix_roadwork.data.augmentation_effects import photo_effects, rain, view_effects
@@ -30,7 +31,6 @@ from natix_roadwork.data.scene_table import SceneSettings
 from natix_roadwork.data.scenes import draw_scene
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.photo import load_photo
-from tests.benchmarks.ratios import Comparison, fastest_rounds, finish, options
 
 
 P = probabilities("heavy")
@@ -129,7 +129,7 @@ def naive_views(photo: bytes, processor: RoadworkImageProcessor) -> list[Picture
 
 
 def our_views(photo: bytes, processor: RoadworkImageProcessor) -> Pictures:
-    return processor.render_views(load_photo(photo, processor.max_megapixels))
+    return processor.render_views(photo)
 
 
 def compare(size: int, chosen: argparse.Namespace) -> list[Comparison]:
