@@ -19,7 +19,7 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 # accelerate starts a CPU process with one thread unless told otherwise.
 THREADS = $${OMP_NUM_THREADS:-$$($(BIN)/python -c "import os; print(os.cpu_count() or 1)")}
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow style format checks bench bench-gps bench-views clean
+.PHONY: help quickstart test test-slow style format checks bench bench-augment bench-gps bench-views clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ checks: style test  ## style and test
 
 bench: $(STAMP)-test,quickstart  ## speed of the views, the backbone and the head on this machine
 	$(OFFLINE) $(BIN)/python tests/benchmarks/speed.py $(ARGS)
+
+bench-augment: $(STAMP)-test,quickstart  ## augmentation and the path from bytes to views, beside plain albumentations
+	$(OFFLINE) $(BIN)/python tests/benchmarks/augmentation.py --check $(ARGS)
 
 bench-gps: $(STAMP)-test,quickstart  ## time and memory of GPS sampling for ten million rows, checked against its limits
 	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/gps.py --check $(ARGS)

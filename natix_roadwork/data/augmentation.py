@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import get_worker_info
 
-from natix_roadwork.data.augmentation_presets import (
-    VALIDATOR_REGIMES,
-    check_preset,
-    photo_effects,
-    probabilities,
-    view_effects,
-)
+from natix_roadwork.data.augmentation_effects import photo_effects, view_effects
+from natix_roadwork.data.augmentation_presets import VALIDATOR_REGIMES, check_preset, probabilities
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from natix_roadwork.data.augmentation import ViewAugmentation, seed_pipeline
-from natix_roadwork.data.augmentation_presets import GEOMETRY, PLAN, geometry, make_effect
+from natix_roadwork.data.augmentation_effects import GEOMETRY, geometry, make_effect
+from natix_roadwork.data.augmentation_presets import PLAN
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.data.scene_table import SceneSettings
 from natix_roadwork.data.scenes import draw_scene

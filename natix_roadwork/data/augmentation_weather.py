@@ -84,19 +84,27 @@ def count_discs(height: int, width: int, centres: NDArray[np.int64], radii: NDAr
     Returns:
         `(height, width)`; a disc covers exactly the pixels that `cv2.circle` fills.
     """
-    # Each row of a disc adds 1 where it begins and takes 1 away after its end; a running sum does the rest.
-    starts, ends = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    # Each row of a disc adds 1 where it begins and takes 1 away after its end; a running sum does the rest. Margins take
+    # up what lies outside.
+    x, y = centres.T
+    near = (x >= -radii) & (x < width + radii) & (y >= -radii) & (y < height + radii)
+    x, y, radii = x[near], y[near], radii[near]
+    if not len(radii):
+        return np.zeros((height, width), dtype=np.int32)
+    left, top = int(max(0, (radii - x).max())), int(max(0, (radii - y).max()))
+    across = left + int(max(width, (x + radii).max() + 1)) + 1
+    down = top + int(max(height, (y + radii).max() + 1))
+    middles = (y + top) * across + x + left
+    starts, ends = [], []
     for radius in np.unique(radii):
-        x, y = centres[radii == radius].T
         spans = _disc_rows(int(radius))
-        rows = y[:, None] + np.arange(-radius, radius + 1)
-        inside = (rows >= 0) & (rows < height)
-        firsts = rows * (width + 1)
-        starts.append((firsts + np.clip(x[:, None] - spans, 0, width))[inside])
-        ends.append((firsts + np.clip(x[:, None] + spans + 1, 0, width))[inside])
-    size = height * (width + 1)
-    steps = np.bincount(np.concatenate(starts), minlength=size) - np.bincount(np.concatenate(ends), minlength=size)
-    return steps.reshape(height, width + 1).cumsum(axis=1, dtype=np.int32)[:, :width]
+        rows = middles[radii == radius, None] + across * np.arange(-radius, radius + 1)
+        starts.append((rows - spans).ravel())
+        ends.append((rows + spans + 1).ravel())
+    steps = np.bincount(np.concatenate(starts), minlength=down * across)
+    steps -= np.bincount(np.concatenate(ends), minlength=down * across)
+    counts = steps.reshape(down, across)[top : top + height, : left + width].cumsum(axis=1, dtype=np.int32)
+    return counts[:, left:]
 
 
 @lru_cache(maxsize=256)

@@ -47,9 +47,9 @@ def mix_batch(
     Raises:
         ValueError: If the batch holds an input that cannot be mixed, or CutMix finds only wide views.
     """
-    rows = len(batch["labels"])
     if not (mixup_alpha or cutmix_alpha):
         return dict(batch)
+    rows = len(batch["labels"])
     cuts = bool(cutmix_alpha) and (not mixup_alpha or draw.random() < 0.5)
     alpha = cutmix_alpha if cuts else mixup_alpha
     others = np.where(draw.random(rows) < MIXED_SHARE, draw.permutation(rows), np.arange(rows))

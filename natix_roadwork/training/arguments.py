@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import str_to_bool
 from transformers import TrainingArguments
 
+from natix_roadwork.data.augmentation_presets import check_preset
 from natix_roadwork.gps.settings import GPSArguments
 
 
@@ -27,6 +28,8 @@ class RoadworkTrainingArguments(TrainingArguments):
         ema_decay: Decay of the weights' moving average; 0 = off. Evaluation and the final model use the average.
         early_stopping_patience: Evaluations without a better metric before training stops, counted after warm-up;
             0 = train to the end.
+        mixup_alpha: Half of the rows of a batch are blended with others, by shares from Beta(alpha, alpha); 0 = off.
+        cutmix_alpha: Half of the rows take such a share of their tiles from others; 0 = off.
     """
 
     output_dir: str = field(default="runs/pretrain", metadata={"help": "Folder of checkpoints, model and result."})
@@ -58,6 +61,8 @@ class RoadworkTrainingArguments(TrainingArguments):
     )
     early_stopping_patience: int = field(default=5, metadata={"help": "Evaluations after warm-up; 0 = off."})
     ema_decay: float = field(default=0.0, metadata={"help": "Moving average of the weights; 0 = off."})
+    mixup_alpha: float = field(default=0.0, metadata={"help": "Rows blended with others; 0 = off."})
+    cutmix_alpha: float = field(default=0.0, metadata={"help": "Rows with tiles of others; 0 = off."})
 
     def __post_init__(self) -> None:
         """Resolve what depends on the hardware and check our own fields.
@@ -69,6 +74,9 @@ class RoadworkTrainingArguments(TrainingArguments):
             raise ValueError(f"ema_decay={self.ema_decay!r} must be in [0, 1); 0 switches the average off")
         if self.early_stopping_patience < 0:
             raise ValueError(f"early_stopping_patience={self.early_stopping_patience!r} must be 0 (off) or more")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be 0 (off) or more")
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.runs_on_cpu and torch.cuda.is_bf16_supported()
         if self.runs_on_cpu:
@@ -105,6 +113,8 @@ class PretrainArguments(GPSArguments):
         text_encoder_id: Hub id, folder, or `embedded:all-minilm-l6-v2`; it reads the field `text`.
         consistency_filter: Whether rows whose description contradicts the label are dropped, as validators do.
         focal_alpha: `auto` = from the train labels as they are drawn, so that both classes weigh the same; or two numbers.
+        augmentation: Preset by which train views are changed (`data/augmentation_presets.py`); evaluation never is.
+        augment_per_view: Whether colour, weather and flip are drawn for each view of a photo, not once for all.
         score_test: Whether an imagefolder's own test folder is scored at the end; a lockbox never is.
         include_backbone: Whether the final model holds the backbone's weights. None: unless it has a Hub id.
     """
@@ -179,6 +189,10 @@ class PretrainArguments(GPSArguments):
     near_duplicates: bool = field(default=True, metadata={"help": "Photos of almost the same picture are one group."})
     split_manifest: str | None = field(default=None, metadata={"help": "Checked where it is there, else written."})
     groups_file: str | None = field(default=None, metadata={"help": "groups.csv of an audit; joins more rows."})
+    augmentation: str = field(default="none", metadata={"help": "Preset for train views: none, light, heavy ..."})
+    augment_per_view: bool = field(
+        default=False, metadata={"help": "Draw everything for each view, as the plan does."}
+    )
     feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(
@@ -198,6 +212,7 @@ class PretrainArguments(GPSArguments):
         super().__post_init__()
         self.loss_weights = _loss_weights(self.loss_weights)
         self.focal_alpha = _focal_alpha(self.focal_alpha)
+        check_preset(self.augmentation)
         if not 0.0 < self.dev_share < 1.0:
             raise ValueError(f"dev_share={self.dev_share!r} must lie between 0 and 1")
         self.feature_cache = {"false": "off", "true": "map"}.get(self.feature_cache.lower(), self.feature_cache)

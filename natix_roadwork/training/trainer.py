@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 from transformers.utils import logging
 
+from natix_roadwork.data.mixing import mix_batch
 from natix_roadwork.gps.sampler import GPSWeightedSampler
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.callbacks import (
@@ -111,7 +112,7 @@ class RoadworkTrainer(Trainer):
         C_k counts the rows of one forward pass over all processes, not of a whole accumulated step, whose later passes
         are not known yet: with accumulation the passes weigh alike, however many rows a term has in each.
         """
-        outputs = model(**inputs)
+        outputs = model(**(self._mixed(inputs) if model.training else inputs))
         parts = torch.stack([outputs.loss_parts[name].float() for name in self._terms])
         counts = torch.stack([outputs.loss_counts[name].float() for name in self._terms]).detach()
         if not model.training:
@@ -125,6 +126,15 @@ class RoadworkTrainer(Trainer):
         self._train_parts += torch.stack([parts.detach() * shares, active])
         loss = (self._weights * parts * shares).sum() / (self._weights * active).sum().clamp_min(1e-12)
         return (loss, outputs) if return_outputs else loss
+
+    def _mixed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mix rows as the arguments say; the passes of one accumulated step draw alike, processes do not."""
+        alphas = self.args.mixup_alpha, self.args.cutmix_alpha
+        if not any(alphas):
+            return inputs
+        address = (self.state.global_step, self.args.process_index)
+        draw = np.random.default_rng(np.random.SeedSequence(self.args.seed, spawn_key=address))
+        return mix_batch(inputs, draw, *alphas, wide_views=self._whole_model().config.wide_views)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each loss part since the last line to a line that has the loss."""

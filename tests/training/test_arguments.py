@@ -101,6 +101,8 @@ def test_off_is_a_word_and_lists_may_be_empty(recipe: Path) -> None:
         ("focal_alpha: [1, 2, 3]\n", "focal_alpha"),
         ("loss_weights: focal\n", "loss_weights='focal'"),
         ("- a list\n", "variant.yaml"),
+        ("augmentation: hevy\n", "augmentation='hevy' is no preset; did you mean 'heavy'"),
+        ("mixup_alpha: -0.5\n", r"mixup_alpha=-0\.5 must be 0"),
     ],
 )
 def test_wrong_recipe_names_the_key_and_the_value(recipe: Path, text: str, message: str) -> None:

@@ -109,6 +109,20 @@ def test_first_loss_is_that_of_the_plain_trainer(build: Build, tiny_model: Roadw
     assert torch.allclose(ours, tiny_model(**batch).loss)
 
 
+def test_mixing_is_drawn_by_step_and_only_in_training(
+    build: Build, tiny_model: RoadworkForImageClassification
+) -> None:
+    batch = build().data_collator(token_rows(8))
+    switch_dropout_off(tiny_model)
+    plain, mixing = build(), build(mixup_alpha=1.0)
+    losses = [trainer.compute_loss(tiny_model.train(), batch).item() for trainer in (plain, mixing, mixing)]
+    assert losses[1] == losses[2] != losses[0]
+    mixing.state.global_step = 1
+    assert mixing.compute_loss(tiny_model, batch).item() != losses[1]
+    tiny_model.eval()
+    assert mixing.compute_loss(tiny_model, batch).item() == plain.compute_loss(tiny_model, batch).item()
+
+
 def test_a_term_without_rows_does_not_weigh(build: Build, tiny_model: RoadworkForImageClassification) -> None:
     trainer = build()
     batch = trainer.data_collator(token_rows(8))
