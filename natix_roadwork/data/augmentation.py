@@ -23,6 +23,8 @@ from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 
 
+Photo = Image.Image | NDArray[np.uint8]
+
 # Rises when the same settings and address give other pixels than before.
 FORMAT_VERSION = 1
 # The pipelines, in order; the number is part of a draw's address.
@@ -97,13 +99,13 @@ class ViewAugmentation:
         return changed if mask is None else (changed, mask)
 
     def views_of(
-        self, processor: RoadworkImageProcessor, photo: Image.Image, epoch: int, position: int
+        self, processor: RoadworkImageProcessor, photo: Photo, epoch: int, position: int
     ) -> tuple[NDArray[np.uint8], list[bool]]:
         """Cut the views of one photo and augment them, or cut them from the picture a validator would send.
 
         Args:
             processor: Cuts the views.
-            photo: Upright RGB photo.
+            photo: Upright RGB photo as `load_photo` gives it, a PIL image or `uint8` `(H, W, 3)`.
             epoch: Number of the epoch, from 0.
             position: Place among the draws of the epoch, from 0.
 
@@ -118,9 +120,11 @@ class ViewAugmentation:
             from natix_roadwork.subnet.challenge import draw_level, validator_view
 
             draw = self._draw(epoch, position, PHOTO_STAGE, WHOLE_PHOTO)
-            photo = validator_view(photo, VALIDATOR_REGIMES[self.preset], draw_level(draw), draw)
-            return processor.render_views(photo), processor.view_mask(*photo.size)
-        return self(processor.render_views(photo), epoch, position), processor.view_mask(*photo.size)
+            picture = photo if isinstance(photo, Image.Image) else Image.fromarray(photo)
+            sent = validator_view(picture, VALIDATOR_REGIMES[self.preset], draw_level(draw), draw)
+            return processor.render_views(sent), processor.view_mask(*sent.size)
+        size = photo.size if isinstance(photo, Image.Image) else photo.shape[1::-1]
+        return self(processor.render_views(photo), epoch, position), processor.view_mask(*size)
 
     def settings(self) -> dict[str, Any]:
         """Give everything that decides the outcome besides the address, as JSON values."""

@@ -30,7 +30,6 @@ from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.data.scene_table import SceneSettings
 from natix_roadwork.data.scenes import draw_scene
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
-from natix_roadwork.model.photo import load_photo
 
 
 P = probabilities("heavy")
@@ -135,7 +134,7 @@ def our_views(photo: bytes, processor: RoadworkImageProcessor) -> Pictures:
 def compare(size: int, chosen: argparse.Namespace) -> list[Comparison]:
     processor = RoadworkImageProcessor(view_size=size)
     buffer = io.BytesIO()
-    scene = load_photo(draw_scene(60, SceneSettings(width=PHOTO_SIZE[0])).photo)
+    scene = Image.fromarray(draw_scene(60, SceneSettings(width=PHOTO_SIZE[0])).photo)
     scene.resize(PHOTO_SIZE, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
     photo = buffer.getvalue()
     views = our_views(photo, processor)

@@ -34,3 +34,5 @@ def test_other_presets_cut_the_photo_itself(photo: Image.Image) -> None:
     views, valid = ViewAugmentation("light").views_of(processor, photo, epoch=1, position=2)
     assert np.array_equal(views, ViewAugmentation("light")(processor.render_views(photo), 1, 2))
     assert valid == processor.view_mask(*photo.size)
+    from_array, valid_too = ViewAugmentation("light").views_of(processor, np.asarray(photo), epoch=1, position=2)
+    assert np.array_equal(from_array, views) and valid_too == valid
