@@ -98,8 +98,11 @@ class PretrainArguments(GPSArguments):
         split_manifest: JSON file of the rows in each split: checked where it is there, else written.
         existing_run: What happens to an earlier run in `output_dir`, its checkpoints and `result.json`: `refuse` = an
             error, `resume` = continue from the last complete checkpoint, `overwrite` = delete them.
-        feature_cache: `off` = the backbone runs in every step; `map` = its tokens are computed once into the datasets
-            cache; any other value = into this folder.
+        feature_cache: `off` = the backbone runs in every step; `auto` = its tokens are computed once into the datasets
+            cache, where those of other settings stay beside them; any other value = into this folder, which is refused
+            when it holds tokens of other settings.
+        feature_draws: K augmented draws of each train view in the cache besides the clean one; needs an augmentation.
+        feature_dtype: `float16`, or `int8` with a scale for each token: half the bytes.
         metadata_fields: Some of gps, weather, daytime, scene, text; or `auto` = those that the leak audit passed.
         text_encoder_id: Hub id, folder, or `embedded:all-minilm-l6-v2`; it reads the field `text`.
         consistency_filter: Whether rows whose description contradicts the label are dropped, as validators do.
@@ -171,7 +174,9 @@ class PretrainArguments(GPSArguments):
     )
     near_duplicates: bool = field(default=True, metadata={"help": "Photos of almost the same picture are one group."})
     split_manifest: str | None = field(default=None, metadata={"help": "Checked where it is there, else written."})
-    feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
+    feature_cache: str = field(default="off", metadata={"help": "off, auto, or a folder."})
+    feature_draws: int = field(default=0, metadata={"help": "K augmented draws of each train view in the cache."})
+    feature_dtype: Literal["float16", "int8"] = field(default="float16", metadata={"help": "How tokens are stored."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(
         default="refuse", metadata={"help": "What happens to an earlier run in output_dir."}
@@ -192,7 +197,9 @@ class PretrainArguments(GPSArguments):
         self.focal_alpha = _focal_alpha(self.focal_alpha)
         if not 0.0 < self.dev_share < 1.0:
             raise ValueError(f"dev_share={self.dev_share!r} must lie between 0 and 1")
-        self.feature_cache = {"false": "off", "true": "map"}.get(self.feature_cache.lower(), self.feature_cache)
+        if self.feature_draws < 0:
+            raise ValueError(f"feature_draws={self.feature_draws!r} must be 0 (clean views only) or more")
+        self.feature_cache = {"false": "off", "true": "auto"}.get(self.feature_cache.lower(), self.feature_cache)
 
 
 def _loss_weights(value: str | dict[str, float] | None) -> dict[str, float] | None:

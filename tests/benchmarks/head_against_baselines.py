@@ -27,29 +27,28 @@ from sklearn.model_selection import StratifiedGroupKFold
 from transformers import set_seed
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
-from natix_roadwork.data.feature_cache import TokenRows
+from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.environment import environment, git_state
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.metric import roadwork_probabilities
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, baseline_features, build_model, compute_tokens
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model
 from natix_roadwork.training.pretraining import build_trainer, resolved_config
 from natix_roadwork.training.token_features import Features
+from natix_roadwork.training.token_inputs import baseline_features, compute_tokens, fit_standardizer
 from natix_roadwork.training.yaml_args import parse_recipe
 
 
-def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, TokenRows, Features]:
+def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, FeatureRows, Features]:
     """Compute the tokens of every row of the data set, whatever split it is in."""
     rows = load_rows(settings.dataset_name, seed=args.seed, dev_share=settings.dev_share)
     labels = [label for split in rows.splits.values() for label in split["label"][:]]
     model, processor = build_model(settings, labels)
-    parts = compute_tokens(rows.splits, model, processor, args, None)
-    tokens = dataclasses.replace(
-        next(iter(parts.values())), dataset=concatenate_datasets([part.dataset for part in parts.values()])
-    )
-    return rows, tokens, baseline_features(tokens, model.config.evidence_grid)
+    everything = concatenate_datasets(list(rows.splits.values()))
+    tokens = compute_tokens({"all": everything}, model, processor, settings, args)["all"]
+    return rows, tokens, baseline_features(tokens)
 
 
 def grouped_folds(features: Features, num_folds: int, seed: int) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
@@ -64,16 +63,14 @@ def head_probabilities(
     settings: PretrainArguments,
     args: RoadworkTrainingArguments,
     rows: LoadedRows,
-    tokens: TokenRows,
+    tokens: FeatureRows,
     parts: dict[str, NDArray],
 ) -> NDArray[np.float64]:
     """Train the recipe's head on `train`, choose its epoch on `dev`, return its probabilities on `held_out`."""
     set_seed(args.seed)
-    subsets = {name: dataclasses.replace(tokens, dataset=tokens.dataset.select(part)) for name, part in parts.items()}
-    model, processor = build_model(settings, subsets["train"].dataset["label"][:])
-    view_features, view_mask = subsets["train"].arrays()
-    model.standardizer.fit(torch.from_numpy(view_features), torch.from_numpy(view_mask))
-    datasets = {name: subset.for_training() for name, subset in subsets.items()}
+    datasets = {name: tokens.select(part) for name, part in parts.items()}
+    model, processor = build_model(settings, tokens.labels[torch.from_numpy(parts["train"])].tolist())
+    fit_standardizer(model, datasets["train"])
     with tempfile.TemporaryDirectory() as folder:
         run = dataclasses.replace(args, output_dir=folder, disable_tqdm=True, report_to="none", logging_steps=1000)
         trainer = build_trainer(PretrainInputs(rows, model, processor, datasets, {}), run)
