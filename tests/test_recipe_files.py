@@ -80,6 +80,21 @@ def test_every_variant_is_three_commented_blocks(path: Path) -> None:
     assert training == sorted(training)
 
 
+@pytest.mark.parametrize(
+    ("features", "training"),
+    [("quickstart", "quickstart"), ("natix", "model_1_baseline")],
+    ids=["quickstart", "natix"],
+)
+def test_features_are_extracted_as_they_are_trained_on(features: str, training: str) -> None:
+    paths = (ROOT / "recipes" / "extract_features" / f"{features}.yaml", PRETRAIN / f"{training}.yaml")
+    kinds = (PretrainArguments, RoadworkTrainingArguments)
+    found = [parse_recipe(["--config", str(path), "--use_cpu", "true"], kinds) for path in paths]
+    keys = ("dataset_name", "dev_share", "backbone_id", "feature_pooling", "evidence_grid", "feature_draws")
+    keys += ("feature_dtype", "view_layout", "view_size", "squares", "global_fit", "max_megapixels", "near_duplicates")
+    extracted, trained = ([getattr(settings, key) for key in keys] for settings, _ in found)
+    assert extracted == trained and found[0][1].seed == found[1][1].seed
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_accelerate_config_is_read(path: Path) -> None:
     config = load_config_from_file(str(path))

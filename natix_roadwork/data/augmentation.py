@@ -21,9 +21,9 @@ from natix_roadwork.data.augmentation_effects import photo_effects, view_effects
 from natix_roadwork.data.augmentation_presets import VALIDATOR_REGIMES, check_preset, probabilities
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
+from natix_roadwork.model.photo import PhotoSource, load_photo
+from natix_roadwork.subnet.challenge import draw_level, validator_view
 
-
-Photo = Image.Image | NDArray[np.uint8]
 
 # Rises when the same settings and address give other pixels than before.
 FORMAT_VERSION = 1
@@ -99,13 +99,13 @@ class ViewAugmentation:
         return changed if mask is None else (changed, mask)
 
     def views_of(
-        self, processor: RoadworkImageProcessor, photo: Photo, epoch: int, position: int
+        self, processor: RoadworkImageProcessor, photo: PhotoSource, epoch: int, position: int
     ) -> tuple[NDArray[np.uint8], list[bool]]:
         """Cut the views of one photo and augment them, or cut them from the picture a validator would send.
 
         Args:
             processor: Cuts the views.
-            photo: Upright RGB photo as `load_photo` gives it, a PIL image or `uint8` `(H, W, 3)`.
+            photo: Anything `load_photo` opens.
             epoch: Number of the epoch, from 0.
             position: Place among the draws of the epoch, from 0.
 
@@ -113,18 +113,16 @@ class ViewAugmentation:
             `uint8` `(V, S, S, 3)` and which of them are valid.
 
         Raises:
-            ValueError: If the address is negative.
+            ValueError: If the photo cannot be read, or the address is negative.
         """
         if self.preset in VALIDATOR_REGIMES:
-            # Imported here: of all presets only these read the validator's code.
-            from natix_roadwork.subnet.challenge import draw_level, validator_view
-
             draw = self._draw(epoch, position, PHOTO_STAGE, WHOLE_PHOTO)
-            picture = photo if isinstance(photo, Image.Image) else Image.fromarray(photo)
-            sent = validator_view(picture, VALIDATOR_REGIMES[self.preset], draw_level(draw), draw)
-            return processor.render_views(sent), processor.view_mask(*sent.size)
-        size = photo.size if isinstance(photo, Image.Image) else photo.shape[1::-1]
-        return self(processor.render_views(photo), epoch, position), processor.view_mask(*size)
+            picture = Image.fromarray(load_photo(photo, processor.max_megapixels))
+            return processor.views_and_mask(
+                validator_view(picture, VALIDATOR_REGIMES[self.preset], draw_level(draw), draw)
+            )
+        views, valid = processor.views_and_mask(photo)
+        return self(views, epoch, position), valid
 
     def settings(self) -> dict[str, Any]:
         """Give everything that decides the outcome besides the address, as JSON values."""

@@ -1,174 +1,230 @@
-"""The frozen backbone's tokens of every row, computed once.
+"""The frozen backbone's tokens of every row, computed once: the clean views and K augmented draws of each.
 
-In come rows with encoded photos, the model and its processor; out go the same rows with tokens instead of photos, kept
-in one Arrow file whose name is a hash of everything that decides the values. The trainer and the baselines read them.
+In come rows with encoded photos, the model and its processor; out goes a folder of shards that `data/feature_rows.py`
+reads. A folder holds::
+
+    settings.json                    what the tokens depend on, readable; its hash is the cache's key
+    shard-00000.safetensors ...      tokens (R, K + 1, V, T, D), view_mask (R, V), with int8 also scales (R, K + 1, V, T)
+    manifest.json                    written last: shape, and size and checksum of each shard
+
+Draw 0 is clean; draw k of row r is the augmentation at epoch k - 1 and position r. Which rows run through the backbone
+together depends on their numbers alone, so any number of processes, and any resume, give the same bytes.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value
-from torch import Tensor
+from accelerate import PartialState
+from datasets import Dataset
+from transformers.utils import logging
 
-from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
-from natix_roadwork.data.photo_batches import photo_transform
+from natix_roadwork.data.feature_key import (
+    FeatureOptions,
+    differences,
+    feature_key,
+    feature_record,
+)
+from natix_roadwork.data.feature_shards import (
+    DamagedShardError,
+    check_space,
+    read_shard,
+    remove_leftovers,
+    shard_facts,
+    verify_shard,
+    write_json,
+    write_shard,
+)
+from natix_roadwork.data.token_passes import TokenPasses, num_tokens, stored_bytes
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkModel
 
 
-FORMAT_VERSION = 1
-STORED_DTYPE = np.float16
-VIEWS_A_PASS = 48  # a convolutional backbone on a CPU is fastest at 12 to 48 views
+logger = logging.get_logger(__name__)
+
+SETTINGS_NAME = "settings.json"
+MANIFEST_NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
-class TokenRows:
-    """Rows of one split with their tokens.
+class FeatureCache:
+    """A complete cache of one split.
 
     Attributes:
-        dataset: The rows without their photos, with `view_features` (float16 bytes) and `view_mask`.
-        shape: (V, T, D) of a row's tokens.
+        folder: Where it lies.
+        record: What its tokens depend on (`feature_key.feature_record`).
+        shape: (N, K + 1, V, T, D) of all tokens.
+        rows_a_shard: Rows of each shard but the last.
+        shards: The shards' tensors, mapped into memory.
     """
 
-    dataset: Dataset
-    shape: tuple[int, int, int]
+    folder: Path
+    record: dict[str, Any]
+    shape: tuple[int, int, int, int, int]
+    rows_a_shard: int
+    shards: list[dict[str, torch.Tensor]]
 
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.dataset)
+    @classmethod
+    def open(cls, folder: str | Path) -> "FeatureCache":
+        """Open a complete cache; every shard must be there with the size and checksum of the manifest.
 
-    def for_training(self, metadata: MetadataInputs = NO_METADATA) -> Dataset:
-        """Return the rows as model inputs: `view_features` `(V, T, D)` float32, `view_mask` `(V,)`, `labels` `()`.
+        The shards' contents were compared with their checksums by `extract_features`, which every run calls.
 
-        Args:
-            metadata: What is read besides the photo; its inputs are added.
+        Raises:
+            ValueError: If the cache is not complete, or a shard is missing or damaged.
         """
-        columns = ["view_features", "view_mask", "label", *metadata.columns]
-        decode = partial(_decode_rows, shape=self.shape, metadata=metadata)
-        return self.dataset.select_columns(columns).with_transform(decode)
+        folder = Path(folder)
+        record, manifest = _read_json(folder / SETTINGS_NAME), _read_json(folder / MANIFEST_NAME)
+        if record is None or manifest is None or manifest["key"] != feature_key(record):
+            raise ValueError(f"{folder} holds no complete features; extract them (recipes/extract_features.py)")
+        paths = [folder / facts["name"] for facts in manifest["shards"]]
+        for path, facts in zip(paths, manifest["shards"], strict=True):
+            if shard_facts(path) != facts:
+                raise DamagedShardError(f"{path} is not the one of {MANIFEST_NAME}; delete it and extract again")
+        shards = [read_shard(path) for path in paths]
+        return cls(folder, record, tuple(manifest["shape"]), record["rows_a_shard"], shards)
 
-    def arrays(self, rows: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Read tokens `(N, V, T, D)` float16 and view masks `(N, V)` into memory.
-
-        Args:
-            rows: Rows to read, in this order; all when None.
-        """
-        selected = self.dataset if rows is None else self.dataset.select(rows)
-        tokens = np.empty((len(selected), *self.shape), STORED_DTYPE)
-        masks = np.empty((len(selected), self.shape[0]), bool)
-        for start in range(0, len(selected), VIEWS_A_PASS):
-            batch = selected[start : start + VIEWS_A_PASS]
-            for offset, (stored, mask) in enumerate(zip(batch["view_features"], batch["view_mask"], strict=True)):
-                tokens[start + offset] = np.frombuffer(stored, STORED_DTYPE).reshape(self.shape)
-                masks[start + offset] = mask
-        return tokens, masks
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tokens, masks and scales."""
+        return sum(tensor.nbytes for shard in self.shards for tensor in shard.values())
 
 
 def extract_features(
-    dataset: Dataset,
+    rows: Dataset,
     model: RoadworkModel,
     processor: RoadworkImageProcessor,
+    options: FeatureOptions | None = None,
     *,
     folder: str | Path | None = None,
-    precision: torch.dtype = torch.float32,
+    num_workers: int = 0,
+    state: PartialState | None = None,
     description: str = "Backbone tokens",
-) -> TokenRows:
-    """Run the frozen backbone over every row, or read what an earlier run kept.
+) -> FeatureCache:
+    """Run the frozen backbone over every row whose tokens are not there yet, and open the cache.
+
+    Called again it computes nothing: it compares every shard's content with its checksum and opens it. After a kill it
+    continues with the shards that are missing. Two runs at once on one folder do the same work twice, harmlessly.
 
     Args:
-        dataset: Rows of `data.dataset.load_rows`.
+        rows: Rows of `data.dataset.load_rows`.
         model: Gives the tokens; it runs on the device it is on.
         processor: Cuts the views; its `max_megapixels` limits the photos.
-        folder: Where the Arrow file is kept; None = a folder of the datasets cache.
-        precision: `float32`, or `bfloat16` to run the backbone under autocast.
+        options: Draws and storage; by default clean float16 tokens.
+        folder: The cache's own folder, on a disk that all processes share; None = one in the datasets cache, named by
+            the key, so that caches of other settings stay beside it.
+        num_workers: Processes that decode photos and cut views while the backbone runs.
+        state: The processes that share the work, shard i to process i modulo their number; None = this one alone.
         description: Text of the progress bar.
 
     Raises:
-        ValueError: If a photo cannot be decoded; its row id is named.
+        ValueError: If the folder holds features of other settings (they are named), a shard is damaged, or a photo cannot
+            be decoded (its row id is named).
+        OSError: If the disk is too full.
     """
-    config = model.config
-    num_tokens = _num_tokens(model)
-    shape = (config.num_views, num_tokens, config.feature_dim)
-    key = feature_key(dataset, model, processor, precision)
-    folder = Path(folder or Path(datasets.config.HF_DATASETS_CACHE) / "natix_roadwork_features")
+    options = options or FeatureOptions()
+    record = feature_record(rows, model, processor, options)
+    key = feature_key(record)
+    if folder is None:
+        folder = Path(datasets.config.HF_DATASETS_CACHE) / "natix_roadwork_features" / key[:32]
+    folder = Path(folder)
+    is_main = state is None or state.is_main_process
+    check_settings(folder, record)
+    if is_main:
+        _enter(folder, record)
+    _wait(state)
+    paths = shard_paths(folder, record)
+    own = {number: path for number, path in enumerate(paths) if state is None or _is_own(number, state)}
+    there = {number: path for number, path in own.items() if path.is_file()}
+    _verify(list(there.values()), key)
+    shape = (len(rows), options.draws + 1, model.config.num_views, num_tokens(model), model.config.feature_dim)
+    missing = {number: path for number, path in own.items() if number not in there}
+    if missing:
+        if (folder / MANIFEST_NAME).is_file():
+            logger.warning(f"{[path.name for path in missing.values()]} of {folder} are missing and computed again.")
+        absent = sum(not path.is_file() for path in paths)
+        check_space(folder, stored_bytes(shape, options.dtype) * absent // len(paths))
+        size = record["rows_a_shard"]
+        ranges = {number: range(number * size, min((number + 1) * size, len(rows))) for number in own}
+        if state is not None and state.num_processes > 1:
+            description += f", process {state.process_index + 1} of {state.num_processes}"
+        passes = TokenPasses(rows, model, processor, options, shape)
+        finished, todo = sum(len(ranges[number]) for number in there), [ranges[number] for number in missing]
+        shards = passes.compute(todo, num_workers, description, finished, show=is_main)
+        for path, tensors in zip(missing.values(), shards, strict=True):
+            write_shard(path, tensors, key)
+    _wait(state)
+    if is_main:
+        _finish(folder, key, shape, paths)
+    _wait(state)
+    return FeatureCache.open(folder)
+
+
+def shard_paths(folder: Path, record: dict[str, Any]) -> list[Path]:
+    """Name every shard of a cache."""
+    number = -(-record["rows"]["count"] // record["rows_a_shard"])
+    return [folder / f"shard-{index:05d}.safetensors" for index in range(number)]
+
+
+def check_settings(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse a folder that holds features of other settings.
+
+    Raises:
+        ValueError: If it does; the settings that differ are named.
+    """
+    there = _read_json(folder / SETTINGS_NAME)
+    if there is not None and there != record:
+        changes = "; ".join(differences(there, record))
+        raise ValueError(
+            f"feature_cache: {folder} holds features of other settings ({changes}); choose another folder, go back to "
+            "those settings, or delete it"
+        )
+
+
+def _enter(folder: Path, record: dict[str, Any]) -> None:
+    """Make the folder, and the one that says what it holds; of two runs that begin at once, one does."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {name: kind for name, kind in dataset.features.items() if name != "image"}
-    unnormalised = RoadworkImageProcessor(**processor.settings() | {"do_normalize": False})
-    batch_size = max(1, VIEWS_A_PASS // config.num_views)  # boundaries follow from the row's position only
-    rows = dataset.map(
-        partial(_token_batch, model=model, cut_views=photo_transform(unnormalised), precision=precision),
-        batched=True,
-        batch_size=batch_size,
-        writer_batch_size=8 * batch_size,
-        remove_columns=["image"],
-        features=Features(kept | {"view_features": Value("large_binary"), "view_mask": List(Value("bool"))}),
-        cache_file_name=str(folder / f"{key}.arrow"),
-        load_from_cache_file=True,
-        new_fingerprint=key,
-        desc=description,
-    )
-    return TokenRows(rows, shape)
+    for name in remove_leftovers(folder):
+        logger.warning(f"Removed {folder / name}, left by a process that was killed.")
+    if not (folder / SETTINGS_NAME).is_file():
+        try:
+            write_json(folder / SETTINGS_NAME, record, exclusive=True)
+        except FileExistsError:
+            check_settings(folder, record)
 
 
-def feature_key(
-    dataset: Dataset, model: RoadworkModel, processor: RoadworkImageProcessor, precision: torch.dtype
-) -> str:
-    """Hash everything that decides the tokens: rows, processor, backbone weights, pooling, grid, types, format."""
-    config = model.config
-    decides = {
-        "rows": dataset._fingerprint,
-        "processor": processor.settings() | {"do_normalize": False},
-        "backbone": model.backbone_hash(),
-        "pooling": config.feature_pooling,
-        "grid": config.evidence_grid,
-        "types": [str(precision), np.dtype(STORED_DTYPE).name, model.device.type],
-        "format": FORMAT_VERSION,
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+def _is_own(number: int, state: PartialState) -> bool:
+    return number % state.num_processes == state.process_index
 
 
-def _num_tokens(model: RoadworkModel) -> int:
-    """T, found by a pass over one black view: a backbone without a class token has one pooled token."""
-    size = model.config.view_size
-    with torch.no_grad():
-        return model.extract_tokens(torch.zeros(1, 1, 3, size, size, device=model.device)).shape[2]
+def _verify(paths: Sequence[Path], key: str) -> None:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # hashing leaves the interpreter free
+        list(threads.map(partial(verify_shard, key=key), paths))
 
 
-@torch.no_grad()
-def _token_batch(
-    rows: Mapping[str, Sequence[Any]],
-    *,
-    model: RoadworkModel,
-    cut_views: Any,  # noqa: ANN401 - the function photo_transform returns
-    precision: torch.dtype,
-) -> dict[str, list]:
-    views = cut_views(rows)
-    pixel_values = torch.stack(views["pixel_values"]).to(model.device)
-    with torch.autocast(model.device.type, dtype=precision, enabled=precision != torch.float32):
-        tokens = model.extract_tokens(pixel_values)
-    stored = tokens.float().cpu().numpy().astype(STORED_DTYPE)
-    return {
-        "view_features": [row.tobytes() for row in stored],
-        "view_mask": [mask.tolist() for mask in views["view_mask"]],
-    }
+def _finish(folder: Path, key: str, shape: tuple[int, ...], paths: Sequence[Path]) -> None:
+    """Write the manifest, unless the same one is there."""
+    manifest = {"key": key, "shape": list(shape), "shards": [shard_facts(path) for path in paths]}
+    if _read_json(folder / MANIFEST_NAME) != manifest:
+        write_json(folder / MANIFEST_NAME, manifest)
 
 
-def _decode_rows(
-    rows: Mapping[str, Sequence[Any]], *, shape: tuple[int, int, int], metadata: MetadataInputs
-) -> dict[str, list[Tensor]]:
-    stored = b"".join(rows["view_features"])
-    tokens = torch.from_numpy(np.frombuffer(stored, STORED_DTYPE).reshape(-1, *shape).astype(np.float32))
-    return {
-        "view_features": list(tokens),
-        "view_mask": list(torch.tensor(rows["view_mask"], dtype=torch.bool)),
-        "labels": [torch.tensor(label, dtype=torch.long) for label in rows["label"]],
-        **metadata.tensors(rows),
-    }
+def _wait(state: PartialState | None) -> None:
+    if state is not None:
+        state.wait_for_everyone()
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it and extract the features again") from error

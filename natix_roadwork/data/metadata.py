@@ -1,7 +1,7 @@
 """Where, when and in what weather a photo was taken, as inputs of the model.
 
 In come rows of the schema (`data/dataset.py`) and the fields a run reads; out go the arrays that the model's `forward`
-takes by name, and only those of the chosen fields. `data/photo_batches.py` and `data/feature_cache.py` put them into
+takes by name, and only those of the chosen fields. `data/photo_batches.py` and `data/feature_rows.py` put them into
 each batch.
 """
 
@@ -108,12 +108,12 @@ class MetadataInputs:
         read = [column for field in self.fields for column in FIELD_COLUMNS[field]]
         return list(dict.fromkeys(read + ["weather"] * self.weather_labels))
 
-    def tensors(self, rows: Rows) -> dict[str, list[Tensor]]:
-        """Return the model's inputs, one tensor a row; without fields and targets there are none."""
+    def tensors(self, rows: Rows) -> dict[str, Tensor]:
+        """Return the model's inputs for N rows, each with a leading axis; without fields and targets there are none."""
         arrays = encode_metadata(
             rows, self.fields, self.vocabularies or {}, self.text_vectors, weather_labels=self.weather_labels
         )
-        return {name: list(torch.from_numpy(array)) for name, array in arrays.items()}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _padded(ids: list[list[int]], width: int) -> NDArray[np.int64]:

@@ -8,10 +8,53 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
 
+from natix_roadwork.data.draws import Augmentation, DrawRows, Indices, address
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
+from natix_roadwork.model.views import normalize_views
+
+
+Rows = Mapping[str, Sequence[Any]]
+
+
+class PhotoRows(DrawRows):
+    """Rows of a split whose photos are decoded when they are read, each draw augmented by its address.
+
+    Args:
+        rows: Rows of `data.dataset.load_rows`.
+        processor: Cuts the views; its `max_megapixels` is the largest accepted photo in millions of pixels.
+        metadata: What is read besides the photo.
+        augmentation: Changes the views of draws; a bare row number gets its views as they are.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        processor: RoadworkImageProcessor,
+        metadata: MetadataInputs = NO_METADATA,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        """Keep what every worker needs a copy of."""
+        self.rows = rows.select_columns(list(dict.fromkeys(["row_id", "image", "label", *metadata.columns])))
+        self.transform = photo_transform(processor, metadata, augmentation)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def read(self, draws: Indices) -> dict[str, Tensor]:
+        """Return `pixel_values` `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata."""
+        rows, epochs, positions = address(draws)
+        addresses = None
+        if epochs is not None and positions is not None:
+            addresses = list(zip(epochs.tolist(), positions.tolist(), strict=True))
+        return self.transform(self.rows[rows.tolist()], addresses=addresses)
 
 
 def photo_source(image: Mapping[str, Any]) -> bytes | str:
@@ -22,22 +65,25 @@ def photo_source(image: Mapping[str, Any]) -> bytes | str:
 def photo_transform(
     processor: RoadworkImageProcessor,
     metadata: MetadataInputs = NO_METADATA,
-) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, list[torch.Tensor]]]:
-    """Make the function for `dataset.with_transform`: it decodes each photo and cuts its views when a row is read.
+    augmentation: Augmentation | None = None,
+) -> Callable[..., dict[str, Tensor]]:
+    """Make the function that decodes each photo and cuts its views when rows are read; also for `dataset.with_transform`.
 
     Args:
         processor: Cuts the views; its `max_megapixels` is the largest accepted photo in millions of pixels.
         metadata: What is read besides the photo.
+        augmentation: Changes the views of rows that come with an address.
 
     Returns:
-        A picklable function from a batch of rows to lists of `pixel_values` `(V, 3, S, S)`, `view_mask` `(V,)`,
-        `labels` `()` and the metadata (`data.metadata.encode_metadata`). It raises `ValueError` with the row id for a photo that cannot be decoded.
+        A picklable function from a batch of rows, and the `addresses` (epoch, position) of each or None, to `pixel_values`
+        `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata (`data.metadata.encode_metadata`). It
+        raises `ValueError` with the row id for a photo that cannot be decoded.
     """
-    return partial(_transform_rows, processor=processor, metadata=metadata)
+    return partial(_transform_rows, processor=processor, metadata=metadata, augmentation=augmentation)
 
 
-def collate_rows(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack transformed rows into one batch.
+def collate_rows(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack rows of `dataset.with_transform` into one batch.
 
     Returns:
         `pixel_values` `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata.
@@ -45,19 +91,58 @@ def collate_rows(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
+def read_views(
+    row_id: str,
+    image: Mapping[str, Any],
+    processor: RoadworkImageProcessor,
+    augmentation: Augmentation | None = None,
+    address: tuple[int, int] | None = None,
+) -> tuple[NDArray[np.uint8], Tensor]:
+    """Decode one photo and cut its views.
+
+    Args:
+        row_id: Names the photo in an error.
+        image: What the `image` column stores.
+        processor: Cuts the views.
+        augmentation: Changes the views, where there is an address.
+        address: Epoch and position of the example; None = the views as they are.
+
+    Returns:
+        The views `(V, S, S, 3)` and the mask of valid ones `(V,)`.
+
+    Raises:
+        ValueError: If the photo cannot be decoded; the row id is named.
+    """
+    try:
+        if augmentation is None or address is None:
+            views, valid = processor.views_and_mask(photo_source(image))
+        else:
+            views, valid = augmentation.views_of(processor, photo_source(image), *address)
+        return views, torch.tensor(valid)
+    except ValueError as error:
+        raise ValueError(
+            f"row {row_id!r}: the photo cannot be decoded ({error}); --verify_images true of a recipe, or "
+            "load_rows(..., verify_images=True), finds and drops such photos beforehand"
+        ) from error
+
+
 def _transform_rows(
-    rows: Mapping[str, Sequence[Any]], *, processor: RoadworkImageProcessor, metadata: MetadataInputs
-) -> dict[str, list[torch.Tensor]]:
-    outputs: dict[str, list[torch.Tensor]] = {"pixel_values": [], "view_mask": [], "labels": []}
-    for row_id, image, label in zip(rows["row_id"], rows["image"], rows["label"], strict=True):
-        try:
-            views = processor(images=photo_source(image), return_tensors="pt")
-        except ValueError as error:
-            raise ValueError(
-                f"row {row_id!r}: the photo cannot be decoded ({error}); --verify_images true of a recipe, or "
-                "load_rows(..., verify_images=True), finds and drops such photos beforehand"
-            ) from error
-        outputs["pixel_values"].append(views["pixel_values"][0])
-        outputs["view_mask"].append(views["view_mask"][0])
-        outputs["labels"].append(torch.tensor(label, dtype=torch.long))
-    return outputs | metadata.tensors(rows)
+    rows: Rows,
+    *,
+    processor: RoadworkImageProcessor,
+    metadata: MetadataInputs,
+    augmentation: Augmentation | None,
+    addresses: Sequence[tuple[int, int]] | None = None,
+) -> dict[str, Tensor]:
+    photos, masks = [], []
+    for number, (row_id, image) in enumerate(zip(rows["row_id"], rows["image"], strict=True)):
+        address_ = None if addresses is None else addresses[number]
+        views, mask = read_views(row_id, image, processor, augmentation, address_)
+        photos.append(torch.from_numpy(views))
+        masks.append(mask)
+    pixel_values = torch.stack(photos).permute(0, 1, 4, 2, 3).contiguous()
+    if processor.do_normalize:
+        pixel_values = normalize_views(pixel_values, processor.image_mean, processor.image_std)
+    labels = torch.tensor(list(rows["label"]), dtype=torch.long)
+    inputs = {"pixel_values": pixel_values, "view_mask": torch.stack(masks), "labels": labels}
+    return inputs | metadata.tensors(rows)

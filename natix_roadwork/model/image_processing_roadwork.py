@@ -159,7 +159,23 @@ class RoadworkImageProcessor(BaseImageProcessor):
         Raises:
             ValueError: If the photo cannot be read.
         """
-        return self._render(self._decode(photo))
+        return self.views_and_mask(photo)[0]
+
+    def views_and_mask(self, photo: PhotoSource, name: str | None = None) -> tuple[np.ndarray, list[bool]]:
+        """Cut all views out of one photo and tell which of them are valid; the photo is decoded once.
+
+        Args:
+            photo: Anything `photo.load_photo` opens.
+            name: What to call the photo in an error.
+
+        Returns:
+            `uint8` `(V, S, S, 3)`, and V flags as of `view_mask`.
+
+        Raises:
+            ValueError: If the photo cannot be read.
+        """
+        decoded = self._decode(photo, name)
+        return self._render(decoded), self.view_mask(decoded.width, decoded.height)
 
     def preprocess(
         self,
@@ -187,9 +203,9 @@ class RoadworkImageProcessor(BaseImageProcessor):
         tensor_type = _one_of("return_tensors", "pt" if return_tensors is None else return_tensors, ("pt", "np"))
         views, masks = [], []
         for photo, name in _named_photos(images):
-            decoded = self._decode(photo, name)
-            views.append(self._render(decoded))
-            masks.append(self.view_mask(decoded.width, decoded.height))
+            cut, valid = self.views_and_mask(photo, name)
+            views.append(cut)
+            masks.append(valid)
         pixel_values = torch.from_numpy(np.stack(views)).permute(0, 1, 4, 2, 3).contiguous()
         if self.do_normalize:
             pixel_values = normalize_views(pixel_values, self.image_mean, self.image_std)

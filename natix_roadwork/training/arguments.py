@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import str_to_bool
 from transformers import TrainingArguments
 
-from natix_roadwork.data.augmentation_presets import check_preset
+from natix_roadwork.data.augmentation_presets import VALIDATOR_REGIMES, check_preset
 from natix_roadwork.gps.settings import GPSArguments
 
 
@@ -107,8 +107,11 @@ class PretrainArguments(GPSArguments):
         groups_file: `groups.csv` of an audit, whose groups join photos alike by embedding too.
         existing_run: What happens to an earlier run in `output_dir`, its checkpoints and `result.json`: `refuse` = an
             error, `resume` = continue from the last complete checkpoint, `overwrite` = delete them.
-        feature_cache: `off` = the backbone runs in every step; `map` = its tokens are computed once into the datasets
-            cache; any other value = into this folder.
+        feature_cache: `off` = the backbone runs in every step; `auto` = its tokens are computed once into the datasets
+            cache, where those of other settings stay beside them; any other value = into this folder, which is refused
+            when it holds tokens of other settings.
+        feature_draws: K augmented draws of each train view in the cache besides the clean one; needs an augmentation.
+        feature_dtype: `float16`, or `int8` with a scale for each token: half the bytes.
         metadata_fields: Some of gps, weather, daytime, scene, text; or `auto` = those that the leak audit passed.
         text_encoder_id: Hub id, folder, or `embedded:all-minilm-l6-v2`; it reads the field `text`.
         consistency_filter: Whether rows whose description contradicts the label are dropped, as validators do.
@@ -193,7 +196,9 @@ class PretrainArguments(GPSArguments):
     augment_per_view: bool = field(
         default=False, metadata={"help": "Draw everything for each view, as the plan does."}
     )
-    feature_cache: str = field(default="off", metadata={"help": "off, map, or a folder."})
+    feature_cache: str = field(default="off", metadata={"help": "off, auto, or a folder."})
+    feature_draws: int = field(default=0, metadata={"help": "K augmented draws of each train view in the cache."})
+    feature_dtype: Literal["float16", "int8"] = field(default="float16", metadata={"help": "How tokens are stored."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(
         default="refuse", metadata={"help": "What happens to an earlier run in output_dir."}
@@ -212,10 +217,25 @@ class PretrainArguments(GPSArguments):
         super().__post_init__()
         self.loss_weights = _loss_weights(self.loss_weights)
         self.focal_alpha = _focal_alpha(self.focal_alpha)
-        check_preset(self.augmentation)
         if not 0.0 < self.dev_share < 1.0:
             raise ValueError(f"dev_share={self.dev_share!r} must lie between 0 and 1")
-        self.feature_cache = {"false": "off", "true": "map"}.get(self.feature_cache.lower(), self.feature_cache)
+        self.feature_cache = {"false": "off", "true": "auto"}.get(self.feature_cache.lower(), self.feature_cache)
+        self._check_augmentation()
+
+    def _check_augmentation(self) -> None:
+        check_preset(self.augmentation)
+        if self.feature_draws < 0:
+            raise ValueError(f"feature_draws={self.feature_draws!r} must be 0 (clean views only) or more")
+        if self.feature_draws and self.augmentation in VALIDATOR_REGIMES:
+            raise ValueError(
+                f"augmentation={self.augmentation!r} acts on the photo before its views are cut, which draws of views "
+                "cannot keep; train on it live, with feature_cache off and feature_draws 0"
+            )
+        if self.augmentation != "none" and self.feature_cache != "off" and not self.feature_draws:
+            raise ValueError(
+                f"augmentation={self.augmentation!r} does nothing with feature_cache={self.feature_cache!r} and no draws "
+                "in it; set feature_draws, to 4 say, or feature_cache off"
+            )
 
 
 def _loss_weights(value: str | dict[str, float] | None) -> dict[str, float] | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import extract_features
+from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.folds import (
     Fold,
     LeakGap,
@@ -195,7 +196,7 @@ def global_view_features(rows: Dataset, arguments: AuditArguments) -> NDArray[np
     )
     model, processor = build_model(settings, rows["label"][:])
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    tokens, _ = extract_features(rows, model, processor, folder=arguments.feature_cache).arrays()
+    tokens, _ = FeatureRows(extract_features(rows, model, processor, folder=arguments.feature_cache), rows).arrays()
     return tokens[:, 0].reshape(len(tokens), -1).astype(np.float32)
 
 

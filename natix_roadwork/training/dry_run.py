@@ -108,7 +108,7 @@ def _report(
         "rows": rows,
         "rows_dropped": len(inputs.rows.report.dropped),
         "gps": inputs.sampling.as_dict() if inputs.sampling else None,
-        "tokens_a_view": next(iter(inputs.tokens.values())).shape[1] if inputs.tokens else None,
+        "tokens_a_view": next(iter(inputs.tokens.values())).cache.shape[3] if inputs.tokens else None,
         "parameters": sum(weight.numel() for weight in weights),
         "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
         "global_batch": global_batch,

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedConfig
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
+from natix_roadwork.data.augmentation import ViewAugmentation
 from natix_roadwork.data.dataset import LoadedRows, load_rows
-from natix_roadwork.data.feature_cache import TokenRows, extract_features
+from natix_roadwork.data.draws import DrawRows
+from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.leak_audit import MetadataChoice, resolve_metadata_fields
-from natix_roadwork.data.photo_batches import photo_transform
+from natix_roadwork.data.photo_batches import PhotoRows
 from natix_roadwork.embedded import embedded_backbone, is_embedded
 from natix_roadwork.gps.gate import SamplingPlan
 from natix_roadwork.model.checkpoint import check_image_processor
@@ -29,7 +30,12 @@ from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassificatio
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.gps_inputs import sampling_of
 from natix_roadwork.training.metadata_inputs import metadata_inputs
-from natix_roadwork.training.token_features import Features
+from natix_roadwork.training.token_inputs import (
+    compute_tokens,
+    feature_folder,
+    fit_standardizer,
+    standardizer_rows,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -44,7 +50,6 @@ MODEL_FIELDS = (
 )
 # Settings of `RoadworkImageProcessor` under the same name.
 VIEW_FIELDS = ("view_layout", "squares", "global_fit", "view_size", "max_megapixels", "decode_mode", "resize_backend")
-STANDARDIZER_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class PretrainInputs:
     rows: LoadedRows
     model: RoadworkForImageClassification
     processor: RoadworkImageProcessor
-    datasets: dict[str, Dataset]
-    tokens: dict[str, TokenRows]
+    datasets: dict[str, DrawRows]
+    tokens: dict[str, FeatureRows]
     metadata: MetadataChoice = field(default_factory=lambda: MetadataChoice([], {}))
     sampling: SamplingPlan | None = None
 
@@ -94,6 +99,44 @@ def prepare_inputs(
     Raises:
         ValueError: If the data, the backbone or a setting cannot be used.
     """
+    rows, splits = load_splits(settings, args)
+    choice = choose_metadata(settings, rows, args.seed)
+    with args.main_process_first(desc="planning the draws"):
+        sampling = sampling_of(rows, settings, args.seed)
+    weights = None if sampling is None else sampling.weights
+    model, processor = build_model(settings, splits["train"]["label"][:], choice.fields, weights)
+    model.to(args.device)
+    if limit is not None:
+        splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
+    folder = folder or feature_folder(settings)
+    encoder_id, config = settings.text_encoder_id, model.config
+    metadata = metadata_inputs(
+        splits, choice.fields, config.vocabularies, config.loss_weights, encoder_id, args, folder
+    )
+    cached, augmentation = settings.feature_cache != "off", train_augmentation(settings, args.seed)
+    kept: dict[str, Any] = {"folder": folder, "metadata": metadata, "augmentation": augmentation}
+    tokens: dict[str, FeatureRows] = {}
+    if cached or settings.baselines:
+        tokens = compute_tokens(splits, model, processor, settings, args, **kept)
+    sample = standardizer_rows(len(splits["train"]), args.seed)
+    if tokens:
+        fit_standardizer(model, tokens["train"].select(sample))
+    else:
+        chosen = {"standardizer": splits["train"].select(sample)}
+        fit_standardizer(model, compute_tokens(chosen, model, processor, settings, args, **kept)["standardizer"])
+    inputs: dict[str, DrawRows] = dict(tokens)
+    if not cached:
+        views = _unnormalised(processor)
+        inputs = {name: PhotoRows(split, views, metadata, augmentation) for name, split in splits.items()}
+    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling)
+
+
+def load_splits(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, dict[str, Dataset]]:
+    """Load the data set; of its splits, those that a run may read.
+
+    Raises:
+        ValueError: If the data cannot be used, or has no train rows.
+    """
     with args.main_process_first(desc="loading rows"):
         rows = load_rows(
             settings.dataset_name,
@@ -112,31 +155,14 @@ def prepare_inputs(
             f"dataset_name={settings.dataset_name!r} has no train rows to learn from, only the splits "
             f"{list(rows.splits)}; name the whole data set, or name its train files train-*.parquet or train/"
         )
-    splits = {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
-    choice = choose_metadata(settings, rows, args.seed)
-    with args.main_process_first(desc="planning the draws"):
-        sampling = sampling_of(rows, settings, args.seed)
-    weights = None if sampling is None else sampling.weights
-    model, processor = build_model(settings, splits["train"]["label"][:], choice.fields, weights)
-    model.to(args.device)
-    if limit is not None:
-        splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
-    cached = settings.feature_cache != "off"
-    tokens: dict[str, TokenRows] = {}
-    folder = folder or (settings.feature_cache if settings.feature_cache not in ("off", "map") else None)
-    if cached or settings.baselines:
-        tokens = compute_tokens(splits, model, processor, args, folder)
-    fit_standardizer(model, processor, splits["train"], tokens.get("train"), args, folder)
-    encoder_id, config = settings.text_encoder_id, model.config
-    metadata = metadata_inputs(
-        splits, choice.fields, config.vocabularies, config.loss_weights, encoder_id, args, folder
-    )
-    if cached:
-        inputs = {name: split.for_training(metadata) for name, split in tokens.items()}
-    else:
-        transform = photo_transform(_unnormalised(processor), metadata)
-        inputs = {name: split.with_transform(transform) for name, split in splits.items()}
-    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling)
+    return rows, {name: split for name, split in rows.splits.items() if name != "test" or scores_test(settings, rows)}
+
+
+def train_augmentation(settings: PretrainArguments, seed: int) -> ViewAugmentation | None:
+    """What changes the views of train rows, in the cache's draws or live; None = nothing does."""
+    if settings.augmentation == "none":
+        return None
+    return ViewAugmentation(settings.augmentation, seed=seed, per_view=settings.augment_per_view)
 
 
 def choose_metadata(settings: PretrainArguments, rows: LoadedRows, seed: int) -> MetadataChoice:
@@ -233,63 +259,6 @@ def image_statistics(
         logger.warning(f"{backbone_id} says no image mean and deviation; ImageNet's are used.")
         settings = {}
     return list(settings.get("image_mean", IMAGENET_MEAN)), list(settings.get("image_std", IMAGENET_STD))
-
-
-def compute_tokens(
-    splits: dict[str, Dataset],
-    model: RoadworkForImageClassification,
-    processor: RoadworkImageProcessor,
-    args: RoadworkTrainingArguments,
-    folder: str | None,
-) -> dict[str, TokenRows]:
-    """Compute the tokens of each split, on the main process first; the others read what it kept."""
-    precision = torch.bfloat16 if args.bf16 else torch.float32
-    with args.main_process_first(desc="computing backbone tokens"):
-        return {
-            name: extract_features(
-                split, model, processor, folder=folder, precision=precision, description=f"Backbone tokens of {name}"
-            )
-            for name, split in splits.items()
-        }
-
-
-def fit_standardizer(
-    model: RoadworkForImageClassification,
-    processor: RoadworkImageProcessor,
-    train: Dataset,
-    tokens: TokenRows | None,
-    args: RoadworkTrainingArguments,
-    folder: str | None,
-) -> None:
-    """Fit the statistics that standardise frozen features on a seeded sample of at most 2,048 train rows.
-
-    Args:
-        model: Its `standardizer` is fitted.
-        processor: Cuts the views.
-        train: Train rows with photos.
-        tokens: Their tokens; None = those of the sample are computed.
-        args: Seed, device and precision.
-        folder: Where computed tokens are kept; None = the datasets cache.
-    """
-    size = min(STANDARDIZER_ROWS, len(train))
-    sample = np.sort(np.random.default_rng(args.seed).permutation(len(train))[:size]).tolist()
-    if tokens is None:
-        chosen = {"train": train.select(sample)}
-        tokens, sample = compute_tokens(chosen, model, processor, args, folder)["train"], None
-    view_features, view_mask = tokens.arrays(sample)
-    model.standardizer.fit(torch.from_numpy(view_features), torch.from_numpy(view_mask))
-
-
-def baseline_features(tokens: TokenRows, evidence_grid: int) -> Features:
-    """Turn the tokens of a split into what the baselines are fitted on."""
-    view_features, view_mask = tokens.arrays()
-    return Features(
-        view_features=view_features,
-        view_mask=view_mask,
-        labels=np.asarray(tokens.dataset["label"][:]),
-        groups=np.asarray(tokens.dataset["group"][:]),
-        num_pooled_tokens=tokens.shape[1] - evidence_grid**2,
-    )
 
 
 def _unnormalised(processor: RoadworkImageProcessor) -> RoadworkImageProcessor:

@@ -12,7 +12,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from natix_roadwork.data.dataset import LoadedRows
-from natix_roadwork.data.photo_batches import collate_rows
+from natix_roadwork.data.draws import whole_batch
 from natix_roadwork.data.scenes import SETTINGS_FILE
 from natix_roadwork.gps.report import write_report
 from natix_roadwork.metrics import metrics_with_intervals
@@ -21,7 +21,8 @@ from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainin
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
 from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, baseline_features, prepare_inputs
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
+from natix_roadwork.training.token_inputs import baseline_features
 from natix_roadwork.training.trainer import RoadworkTrainer
 
 
@@ -76,7 +77,7 @@ def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> Ro
         args=args,
         train_dataset=inputs.datasets["train"],
         eval_dataset=inputs.datasets["dev"],
-        data_collator=collate_rows,
+        data_collator=whole_batch,
         processing_class=inputs.processor,
         compute_metrics=compute_metrics,
         sampling_weights=inputs.sampling_weights,
@@ -167,8 +168,7 @@ def warnings_about(rows: LoadedRows) -> list[str]:
 
 
 def _score_baselines(inputs: PretrainInputs, seed: int) -> dict[str, dict[str, dict]]:
-    grid = inputs.model.config.evidence_grid
-    features = {split: baseline_features(tokens, grid) for split, tokens in inputs.tokens.items()}
+    features = {split: baseline_features(tokens) for split, tokens in inputs.tokens.items()}
     scored = {split: features[split] for split in features if split != "train"}
     probabilities = score_baselines(features["train"], features["dev"], scored, seed=seed)
     return {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers.utils import logging
 
+from natix_roadwork.data.draws import Draw
 from natix_roadwork.gps.sampler import GPSWeightedSampler
 
 
@@ -47,6 +48,33 @@ class EpochSampler(Sampler[int]):
         """Draw the order of the chosen epoch."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_rows)
         return iter(order[: self.length].tolist())
+
+
+class DrawSampler(Sampler[Draw]):
+    """The rows of another sampler, each with its address: the epoch, and its place among all draws of the epoch.
+
+    It counts before the draws are dealt out to processes or skipped in a resumed epoch, so neither moves a position.
+
+    Args:
+        rows: Gives the row numbers of an epoch.
+    """
+
+    def __init__(self, rows: EpochSampler | GPSWeightedSampler) -> None:
+        """Begin at the epoch that `rows` is at."""
+        self.rows = rows
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that is drawn next; calling it twice changes nothing."""
+        self.rows.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Draws in an epoch."""
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Draw the chosen epoch."""
+        epoch = self.rows.epoch
+        return (Draw(row, epoch, position) for position, row in enumerate(self.rows))
 
 
 def train_sampler(

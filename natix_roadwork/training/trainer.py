@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 from transformers.utils import logging
 
+from natix_roadwork.data.draws import Draw, DrawRows
 from natix_roadwork.data.mixing import mix_batch
 from natix_roadwork.gps.sampler import GPSWeightedSampler
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
@@ -32,7 +33,7 @@ from natix_roadwork.training.callbacks import (
     warn_of_collapse,
 )
 from natix_roadwork.training.checkpoints import last_complete_checkpoint, mark_complete, remove_incomplete
-from natix_roadwork.training.samplers import EpochSampler, train_sampler
+from natix_roadwork.training.samplers import DrawSampler, EpochSampler, train_sampler
 
 
 logger = logging.get_logger(__name__)
@@ -90,7 +91,7 @@ class RoadworkTrainer(Trainer):
         self._eval_parts = self._no_parts()
         self._selection = ViewSelection(config.num_views)
         self._sampling_weights = sampling_weights
-        self._sampler: EpochSampler | GPSWeightedSampler | None = None
+        self._sampler: DrawSampler | EpochSampler | GPSWeightedSampler | None = None
         self._in_checkpoint = False
         # Whether the final model holds the backbone; None: unless it can be fetched by its Hub id.
         self.include_backbone: bool | None = None
@@ -153,12 +154,14 @@ class RoadworkTrainer(Trainer):
 
     # Data and optimizer
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        rows = len(self.train_dataset if train_dataset is None else train_dataset)
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | Sampler[Draw]:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        rows = len(dataset)
         batch = self._train_batch_size * self.args.world_size
         step = batch * self.args.gradient_accumulation_steps
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._sampler = train_sampler(rows, self._sampling_weights, seed, step if rows >= step else batch)
+        sampler = train_sampler(rows, self._sampling_weights, seed, step if rows >= step else batch)
+        self._sampler = DrawSampler(sampler) if isinstance(dataset, DrawRows) else sampler
         return self._sampler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

@@ -27,15 +27,17 @@ from sklearn.model_selection import StratifiedGroupKFold
 from transformers import set_seed
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.draws import DrawRows, Indices, address
 from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.environment import environment, git_state
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.metric import roadwork_probabilities
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, baseline_features, build_model, compute_tokens
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model
 from natix_roadwork.training.pretraining import build_trainer, resolved_config
 from natix_roadwork.training.token_features import Features
+from natix_roadwork.training.token_inputs import baseline_features, compute_tokens
 from natix_roadwork.training.yaml_args import parse_recipe
 
 
@@ -58,11 +60,9 @@ def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tu
     rows = load_rows(settings.dataset_name, seed=args.seed, dev_share=settings.dev_share)
     labels = [label for split in rows.splits.values() for label in split["label"][:]]
     model, processor = build_model(settings, labels)
-    parts = compute_tokens(rows.splits, model, processor, args, None)
-    tokens = dataclasses.replace(
-        next(iter(parts.values())), dataset=concatenate_datasets([part.dataset for part in parts.values()])
-    )
-    return rows, baseline_features(tokens, model.config.evidence_grid)
+    everything = concatenate_datasets(list(rows.splits.values()))
+    tokens = compute_tokens({"all": everything}, model, processor, settings, args)["all"]
+    return rows, baseline_features(tokens)
 
 
 def grouped_folds(features: Features, num_folds: int, seed: int) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
@@ -73,7 +73,7 @@ def grouped_folds(features: Features, num_folds: int, seed: int) -> Iterator[tup
         yield rest[~dev], rest[dev], held_out
 
 
-class FeatureRows(torch.utils.data.Dataset):
+class MemoryRows(DrawRows):
     """Rows in memory as model inputs."""
 
     def __init__(self, features: Features) -> None:
@@ -82,11 +82,12 @@ class FeatureRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+    def read(self, draws: Indices) -> dict[str, torch.Tensor]:
+        rows = address(draws)[0]
         return {
-            "view_features": torch.from_numpy(self.features.view_features[row].astype(np.float32)),
-            "view_mask": torch.from_numpy(self.features.view_mask[row]),
-            "labels": torch.tensor(int(self.features.labels[row])),
+            "view_features": torch.from_numpy(self.features.view_features[rows].astype(np.float32)),
+            "view_mask": torch.from_numpy(self.features.view_mask[rows]),
+            "labels": torch.from_numpy(self.features.labels[rows].astype(np.int64)),
         }
 
 
@@ -103,7 +104,7 @@ def head_probabilities(
     train = subsets["train"]
     model, processor = build_model(settings, train.labels.tolist())
     model.standardizer.fit(torch.from_numpy(train.view_features), torch.from_numpy(train.view_mask))
-    datasets = {name: FeatureRows(subset) for name, subset in subsets.items()}
+    datasets = {name: MemoryRows(subset) for name, subset in subsets.items()}
     with tempfile.TemporaryDirectory() as folder:
         run = dataclasses.replace(args, output_dir=folder, disable_tqdm=True, report_to="none", logging_steps=1000)
         trainer = build_trainer(PretrainInputs(rows, model, processor, datasets, {}), run)

@@ -1,40 +1,37 @@
-import io
-from contextlib import nullcontext
+import errno
+import json
+import os
+from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Value
-from PIL import Image as PILImage
+from datasets import Dataset
 
 from natix_roadwork import RoadworkForImageClassification, RoadworkImageProcessor
-from natix_roadwork.data.feature_cache import TokenRows, extract_features, feature_key
-from natix_roadwork.model.photo import DecodedPhoto, decode_photo
+from natix_roadwork.data import feature_cache, feature_key, feature_shards
+from natix_roadwork.data.feature_cache import FeatureCache, extract_features
+from natix_roadwork.data.feature_key import FeatureOptions
+from natix_roadwork.data.feature_rows import FeatureRows
+from tests.photo_rows import AddressedNoise, photo_rows
 
 
-NUM_ROWS = 6
+NUM_ROWS = 10
+OPTIONS = FeatureOptions(draws=2, augmentation=AddressedNoise())
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three shards of four rows, the last of two."""
     torch.set_num_threads(1)
+    monkeypatch.setattr(feature_key, "ROWS_A_SHARD", 4)
 
 
-def encoded(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    PILImage.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows() -> Dataset:
-    photos = [{"bytes": encoded(row), "path": None} for row in range(NUM_ROWS)]
-    return Dataset.from_dict(
-        {"row_id": [f"row:{row}" for row in range(NUM_ROWS)], "image": photos, "label": [0, 1] * 3},
-        features=Features({"row_id": Value("string"), "image": Image(decode=False), "label": Value("int64")}),
-    )
+    return photo_rows(NUM_ROWS)
 
 
 @pytest.fixture
@@ -43,116 +40,175 @@ def processor() -> RoadworkImageProcessor:
 
 
 @pytest.fixture
-def tokens(
+def cache(
     rows: Dataset, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor, tmp_path: Path
-) -> TokenRows:
-    return extract_features(rows, tiny_model, processor, folder=tmp_path)
+) -> FeatureCache:
+    return extract_features(rows, tiny_model, processor, OPTIONS, folder=tmp_path / "cache")
 
 
-def test_tokens_are_those_of_the_model(
-    rows: Dataset, tokens: TokenRows, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor
-) -> None:
-    stored, masks = tokens.arrays()
-    views = processor([row["image"]["bytes"] for row in rows])
-    live = tiny_model.extract_tokens(views["pixel_values"])
-    assert stored.shape == tuple(live.shape) == (NUM_ROWS, *tokens.shape) and stored.dtype == np.float16
-    np.testing.assert_allclose(stored, live.numpy(), atol=5e-3)
-    np.testing.assert_array_equal(masks, views["view_mask"].numpy())
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_logits_from_tokens_are_those_from_photos(
-    rows: Dataset, tokens: TokenRows, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor
-) -> None:
-    batch = tokens.for_training()[:NUM_ROWS]
-    inputs = {name: torch.stack(batch[name]) for name in ("view_features", "view_mask")}
-    with torch.no_grad():
-        cached = tiny_model(**inputs).logits
-        live = tiny_model(**processor([row["image"]["bytes"] for row in rows])).logits
-    torch.testing.assert_close(cached, live, atol=5e-3, rtol=0)
-    assert torch.stack(batch["labels"]).tolist() == [0, 1] * 3
+def live_tokens(
+    rows: Dataset, model: RoadworkForImageClassification, processor: RoadworkImageProcessor, draw: int
+) -> torch.Tensor:
+    """Tokens of four rows, as a training step of four photos computes them from uint8 views."""
+    views = [processor.render_views(row["image"]["bytes"]) for row in rows]
+    if draw:
+        views = [OPTIONS.augmentation(view, epoch=draw - 1, position=row) for row, view in enumerate(views)]
+    pixels = torch.from_numpy(np.stack(views)).permute(0, 1, 4, 2, 3).contiguous()
+    return model.extract_tokens(pixels)
 
 
-def test_rows_keep_their_columns_but_the_photo(tokens: TokenRows) -> None:
-    assert set(tokens.dataset.column_names) == {"row_id", "label", "view_features", "view_mask"}
-    assert len(tokens) == NUM_ROWS and tokens.shape == (12, 6, 16)
-
-
-def test_chosen_rows_come_in_their_order(tokens: TokenRows) -> None:
-    everything, some = tokens.arrays()[0], tokens.arrays([4, 1])[0]
-    np.testing.assert_array_equal(some, everything[[4, 1]])
-
-
-def test_second_call_reads_the_first_ones_file(
+@pytest.mark.parametrize("draw", [0, 1, 2])
+def test_cached_tokens_are_the_live_ones_of_their_address_bit_for_bit(
     rows: Dataset,
-    tokens: TokenRows,
+    cache: FeatureCache,
+    tiny_model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    draw: int,
+) -> None:
+    live = live_tokens(rows.select(range(4)), tiny_model, processor, draw)
+    assert torch.equal(cache.shards[0]["tokens"][:, draw], live.half())
+    assert cache.shape == (NUM_ROWS, 3, 12, 6, 16) and [len(shard["tokens"]) for shard in cache.shards] == [4, 4, 2]
+
+
+def test_a_row_s_place_does_not_change_its_tokens(
+    rows: Dataset,
+    cache: FeatureCache,
+    tiny_model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    tmp_path: Path,
+) -> None:
+    other = extract_features(rows.select([8, 9, 0]), tiny_model, processor, folder=tmp_path / "other")
+    expected = FeatureRows(cache, rows).select([8, 9, 0]).arrays()[0]
+    np.testing.assert_array_equal(other.shards[0]["tokens"][:, 0].numpy(), expected)
+
+
+def test_workers_change_no_byte(
+    rows: Dataset, cache: FeatureCache, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor
+) -> None:
+    again = cache.folder.with_name("again")
+    extract_features(rows, tiny_model, processor, OPTIONS, folder=again, num_workers=2)
+    assert files(again) == files(cache.folder)
+
+
+def test_second_call_computes_nothing(
+    rows: Dataset,
+    cache: FeatureCache,
+    tiny_model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feature_cache.TokenPasses, "compute", lambda *_, **__: pytest.fail("computed again"))
+    before = {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()}
+    extract_features(rows, tiny_model, processor, OPTIONS, folder=cache.folder)
+    assert {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()} == before
+
+
+def test_missing_shard_is_computed_again(
+    rows: Dataset, cache: FeatureCache, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor
+) -> None:
+    before = files(cache.folder)
+    (cache.folder / "shard-00001.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is missing; extract the features again"):
+        FeatureCache.open(cache.folder)
+    extract_features(rows, tiny_model, processor, OPTIONS, folder=cache.folder)
+    assert files(cache.folder) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated"])
+def test_damaged_shard_is_named_and_not_read(
+    rows: Dataset,
+    cache: FeatureCache,
+    tiny_model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    damage: str,
+) -> None:
+    shard = cache.folder / "shard-00002.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-5000] ^= 1
+    shard.write_bytes(data if damage == "flipped" else data[:-9])
+    with pytest.raises(ValueError, match=r"shard-00002\.safetensors is corrupt or truncated.*delete this file"):
+        extract_features(rows, tiny_model, processor, OPTIONS, folder=cache.folder)
+
+
+def test_shard_of_another_cache_is_refused(
+    rows: Dataset,
+    cache: FeatureCache,
+    tiny_model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    tmp_path: Path,
+) -> None:
+    options = FeatureOptions(draws=2, augmentation=AddressedNoise(seed=1))
+    other = extract_features(rows, tiny_model, processor, options, folder=tmp_path / "other")
+    os.replace(other.folder / "shard-00000.safetensors", cache.folder / "shard-00000.safetensors")
+    with pytest.raises(ValueError, match="delete it and extract again"):
+        FeatureCache.open(cache.folder)
+    with pytest.raises(ValueError, match="does not fit its checksum"):
+        extract_features(rows, tiny_model, processor, OPTIONS, folder=cache.folder)
+
+
+def test_folder_of_other_settings_is_refused_and_the_settings_named(
+    rows: Dataset, cache: FeatureCache, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor
+) -> None:
+    tiny_model.config.evidence_grid = 1
+    options = FeatureOptions(draws=1, augmentation=AddressedNoise(seed=5))
+    differing = "augmentation.seed: 0 there, 5 now; evidence_grid: 2 there, 1 now; feature_draws: 2 there, 1 now"
+    with pytest.raises(ValueError, match=f"features of other settings .{differing}.; choose another folder"):
+        extract_features(rows, tiny_model, processor, options, folder=cache.folder)
+
+
+def test_readable_settings_are_what_the_key_is_made_from(cache: FeatureCache) -> None:
+    settings = json.loads((cache.folder / "settings.json").read_text())
+    manifest = json.loads((cache.folder / "manifest.json").read_text())
+    assert manifest["key"] == feature_key.feature_key(settings)
+    assert settings["augmentation"] == {"name": "addressed noise", "seed": 0}
+    assert settings["processor"]["view_size"] == 32 and settings["rows"]["count"] == NUM_ROWS
+
+
+def test_damaged_photo_is_named_and_complete_shards_stay(
+    rows: Dataset, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor, tmp_path: Path
+) -> None:
+    columns = rows.to_dict()
+    columns["image"][5] = {"bytes": b"no photo", "path": None}
+    broken = Dataset.from_dict(columns, features=rows.features)
+    with pytest.raises(ValueError, match="row 'row:5': the photo cannot be decoded"):
+        extract_features(broken, tiny_model, processor, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json", "shard-00000.safetensors"]
+
+
+def test_full_disk_is_refused_before_the_first_pass(
+    rows: Dataset,
     tiny_model: RoadworkForImageClassification,
     processor: RoadworkImageProcessor,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr("natix_roadwork.data.feature_cache._token_batch", refuse)
-    again = extract_features(rows, tiny_model, processor, folder=tmp_path)
-    np.testing.assert_array_equal(again.arrays()[0], tokens.arrays()[0])
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(feature_shards.shutil, "disk_usage", lambda _: usage(1, 1, 2**10))
+    with pytest.raises(OSError, match=r"features need 0\.07 MiB in .*, 0\.00 MiB are free; make room"):
+        extract_features(rows, tiny_model, processor, OPTIONS, folder=tmp_path / "cache")
 
 
-def test_key_follows_everything_that_decides_the_tokens(
-    rows: Dataset, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor
-) -> None:
-    def key(rows: Dataset = rows, precision: torch.dtype = torch.float32, **settings: object) -> str:
-        changed = RoadworkImageProcessor(**processor.settings() | settings)
-        return feature_key(rows, tiny_model, changed, precision)
-
-    keys = [key(), key(image_mean=[0.5, 0.5, 0.5]), key(global_fit="letterbox"), key(precision=torch.bfloat16)]
-    keys.append(key(rows.select([0, 1])))
-    tiny_model.config.evidence_grid = 1
-    keys.append(key())
-    with torch.no_grad():
-        next(tiny_model.backbone.parameters()).add_(1)
-    keys.append(key())
-    assert len(set(keys)) == len(keys)
-
-
-def test_head_does_not_decide_the_tokens(
-    rows: Dataset, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor
-) -> None:
-    before = feature_key(rows, tiny_model, processor, torch.float32)
-    with torch.no_grad():
-        tiny_model.classifier.output.weight.add_(1)
-    normalised = RoadworkImageProcessor(**processor.settings() | {"do_normalize": False})
-    assert feature_key(rows, tiny_model, normalised, torch.float32) == before
-
-
-@pytest.mark.parametrize("limit", [0.01, 3.0, 120.0])
-def test_processor_has_the_only_limit_of_a_photo(
+def test_disk_that_fills_up_is_named_and_leaves_nothing_half_written(
     rows: Dataset,
     tiny_model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    limit: float,
 ) -> None:
-    limits = []
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def decode(source: bytes, max_megapixels: float, *others: object) -> DecodedPhoto:
-        limits.append(max_megapixels)
-        return decode_photo(source, max_megapixels, *others)
+    compute = feature_cache.TokenPasses.compute
 
-    monkeypatch.setattr("natix_roadwork.model.image_processing_roadwork.decode_photo", decode)
-    processor = RoadworkImageProcessor(view_size=32, max_megapixels=limit)
-    expected = pytest.raises(ValueError, match=r"row 'row:0'.*0\.01") if limit < 0.0108 else nullcontext()
-    with expected:  # the photos have 120 x 90 pixels
+    def fill(*args: object, **kwargs: object) -> Iterator[dict[str, torch.Tensor]]:
+        monkeypatch.setattr(os, "fsync", full)
+        return compute(*args, **kwargs)
+
+    monkeypatch.setattr(feature_cache.TokenPasses, "compute", fill)
+    with pytest.raises(OSError, match=r"the disk is full: .*shard-00000\.safetensors needs .* are free"):
         extract_features(rows, tiny_model, processor, folder=tmp_path)
-    assert set(limits) == {limit}
-
-
-def test_damaged_photo_is_named(
-    rows: Dataset, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor, tmp_path: Path
-) -> None:
-    photos = [rows[0]["image"], {"bytes": b"no photo", "path": None}]
-    columns = {"row_id": ["good:0", "bad:1"], "image": photos, "label": [0, 1]}
-    broken = Dataset.from_dict(columns, features=rows.features)
-    with pytest.raises(ValueError, match="bad:1"):
-        extract_features(broken, tiny_model, processor, folder=tmp_path)
-    assert not list(tmp_path.glob("*.arrow")), "a file that is not finished must not be read as finished"
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]

@@ -7,8 +7,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
-from natix_roadwork.data.photo_batches import collate_rows, photo_source, photo_transform
+from natix_roadwork.data.draws import Draw, whole_batch
+from natix_roadwork.data.photo_batches import PhotoRows, collate_rows, photo_source, photo_transform
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
+from tests.photo_rows import AddressedNoise, photo_rows
 
 
 @pytest.fixture
@@ -36,6 +38,28 @@ def test_batch_equals_the_processor_alone(loaded: LoadedRows, processor: Roadwor
     views = processor(images=photo_source(dataset[2]["image"]), return_tensors="pt")
     assert torch.equal(row["pixel_values"], views["pixel_values"][0])
     assert torch.equal(row["view_mask"], views["view_mask"][0])
+
+
+def test_draws_are_augmented_by_their_address_and_bare_rows_are_not() -> None:
+    processor = RoadworkImageProcessor(view_size=32, do_normalize=False)
+    rows = PhotoRows(photo_rows(4), processor, augmentation=AddressedNoise())
+    draws = [Draw(2, 1, 7), Draw(2, 1, 8), Draw(0, 3, 7)]
+    (batch,) = rows.__getitems__(draws)
+    for draw, pixels in zip(draws, batch["pixel_values"], strict=True):
+        clean = processor.render_views(photo_rows(4)[draw.row]["image"]["bytes"])
+        expected = AddressedNoise()(clean, epoch=draw.epoch, position=draw.position)
+        assert torch.equal(pixels, torch.from_numpy(expected).permute(0, 3, 1, 2))
+    clean = processor([photo_rows(4)[row]["image"]["bytes"] for row in (3, 1)])
+    bare = rows.read([3, 1])
+    assert torch.equal(bare["pixel_values"], clean["pixel_values"]) and bare["labels"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_normalised_rows_go_through_a_loader(processor: RoadworkImageProcessor, num_workers: int) -> None:
+    rows = PhotoRows(photo_rows(3), processor, augmentation=AddressedNoise())
+    batch = next(iter(DataLoader(rows, batch_size=3, collate_fn=whole_batch, num_workers=num_workers)))
+    expected = processor([row["image"]["bytes"] for row in photo_rows(3)])
+    assert torch.equal(batch["pixel_values"], expected["pixel_values"])
 
 
 def test_transform_survives_the_way_to_a_worker(loaded: LoadedRows, processor: RoadworkImageProcessor) -> None:

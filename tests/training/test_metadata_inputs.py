@@ -11,7 +11,9 @@ from transformers import Trainer
 
 from natix_roadwork import RoadworkForImageClassification, RoadworkImageProcessor
 from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.draws import whole_batch
 from natix_roadwork.data.feature_cache import extract_features
+from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.metadata import MetadataInputs
 from natix_roadwork.data.photo_batches import collate_rows, photo_transform
 from natix_roadwork.model.configuration_roadwork import DEFAULT_VOCABULARIES, METADATA_FIELDS
@@ -101,9 +103,10 @@ def test_training_on_cached_tokens_reads_metadata_with_real_text_vectors(
     tmp_path: Path,
 ) -> None:
     processor = RoadworkImageProcessor(view_size=32)
-    tokens = extract_features(rows.splits["train"], tiny_model, processor, folder=tmp_path / "tokens")
-    dataset = tokens.for_training(prepared(rows, args, *METADATA_FIELDS))
-    batch = collate_rows([dataset[row] for row in range(12)])
+    train = rows.splits["train"]
+    cache = extract_features(train, tiny_model, processor, folder=tmp_path / "tokens")
+    dataset = FeatureRows(cache, train, metadata=prepared(rows, args, *METADATA_FIELDS))
+    batch = dataset.read(range(12))
     assert batch.keys() == {"view_features", "view_mask", "labels", *SHAPES}
     assert {name: tuple(batch[name].shape[1:]) for name in SHAPES} == SHAPES
     missing = torch.isnan(batch["text_embeddings"]).all(1)
@@ -113,7 +116,7 @@ def test_training_on_cached_tokens_reads_metadata_with_real_text_vectors(
     assert batch["scene_ids"][:3, 0].tolist() == [0, 6, -1]
     head = MetadataHead()
     before = head.layer.weight.detach().clone()
-    Trainer(head, args, train_dataset=dataset, data_collator=collate_rows).train()
+    Trainer(head, args, train_dataset=dataset, data_collator=whole_batch).train()
     changed = (head.layer.weight - before).abs().sum(0)
     assert torch.isfinite(head.layer.weight).all() and (changed[-384:] > 0).all()
 
@@ -130,8 +133,10 @@ def test_training_on_photos_reads_the_chosen_fields_only(rows: LoadedRows, args:
 def test_without_fields_the_batches_hold_no_metadata(
     rows: LoadedRows, args: RoadworkTrainingArguments, tiny_model: RoadworkForImageClassification, tmp_path: Path
 ) -> None:
-    tokens = extract_features(rows.splits["dev"], tiny_model, RoadworkImageProcessor(view_size=32), folder=tmp_path)
-    assert tokens.for_training(prepared(rows, args))[0].keys() == {"view_features", "view_mask", "labels"}
+    dev = rows.splits["dev"]
+    cache = extract_features(dev, tiny_model, RoadworkImageProcessor(view_size=32), folder=tmp_path)
+    dataset = FeatureRows(cache, dev, metadata=prepared(rows, args))
+    assert dataset[0].keys() == {"view_features", "view_mask", "labels"}
 
 
 def test_model_is_built_with_the_resolved_fields(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +153,7 @@ def test_model_is_built_with_the_resolved_fields(monkeypatch: pytest.MonkeyPatch
     assert asked == [["weather"]]
 
 
-@pytest.mark.parametrize("feature_cache", ["off", "map"])
+@pytest.mark.parametrize("feature_cache", ["off", "auto"])
 def test_recipe_key_decides_what_the_batches_hold(
     rows: LoadedRows,
     args: RoadworkTrainingArguments,
@@ -170,9 +175,9 @@ def test_recipe_key_decides_what_the_batches_hold(
         baselines=False,
     )
     inputs = prepare_inputs(settings, args, folder=str(tmp_path / "kept"))
-    photo = {"off": "pixel_values", "map": "view_features"}[feature_cache]
+    photo = {"off": "pixel_values", "auto": "view_features"}[feature_cache]
     for split in ("train", "dev"):
         assert inputs.datasets[split][0].keys() == {photo, "view_mask", "labels", "gps", "daytime_ids"}
     assert inputs.model.config.metadata_fields == ["gps", "daytime"]
-    batch = collate_rows([inputs.datasets["train"][row] for row in range(6)])
+    batch = inputs.datasets["train"].read(range(6))
     assert inputs.model(**batch).loss.isfinite()

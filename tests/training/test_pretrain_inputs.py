@@ -65,13 +65,15 @@ def test_damaged_photos_are_dropped_when_verified(photos: Photos, backbone: Path
     data = damaged.read_bytes()
     damaged.write_bytes(data[: len(data) // 2] + b"\xff\xc8" + data[len(data) // 2 + 2 :])
 
-    def prepare(**changes: object) -> PretrainInputs:
-        chosen = settings(folder, backbone, baselines=False, feature_cache="map", **changes)
-        return prepare_inputs(chosen, training(tmp_path), folder=str(tmp_path / "tokens"))
+    def prepare(kept: str, **changes: object) -> PretrainInputs:
+        chosen = settings(folder, backbone, baselines=False, feature_cache="auto", **changes)
+        return prepare_inputs(chosen, training(tmp_path), folder=str(tmp_path / kept))
 
     with pytest.raises(ValueError, match=r"train/3\.jpg.*--verify_images true"):
-        prepare()
-    assert [problem.row_id for problem in prepare(verify_images=True).rows.report.dropped] == ["train/3.jpg"]
+        prepare("all")
+    with pytest.raises(ValueError, match=r"other settings \(rows.count: 8 there, 7 now; rows.fingerprint"):
+        prepare("all", verify_images=True)
+    assert [problem.row_id for problem in prepare("few", verify_images=True).rows.report.dropped] == ["train/3.jpg"]
 
 
 def test_views_are_chosen_by_the_recipe(backbone: Path) -> None:

@@ -1,0 +1,153 @@
+"""What decides the tokens of a feature cache, as a readable record and a key.
+
+In come rows, processor, model and options; out goes a record of JSON values, whose hash is the key. A cache is read only
+where the record is the same to the last value.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+
+from natix_roadwork.data.draws import Augmentation
+from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
+from natix_roadwork.model.modeling_roadwork import RoadworkModel
+
+
+FORMAT_VERSION = 2
+VIEWS_A_PASS = 48  # a convolutional backbone on a CPU is fastest at 12 to 48 views
+ROWS_A_SHARD = 64
+MOST_SHARDS = 256
+TAIL_BYTES = 64
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How features are drawn and stored.
+
+    Attributes:
+        draws: K augmented draws of each view besides the clean one.
+        dtype: `float16`, or `int8` with a scale for each token: half the bytes.
+        precision: `float32`, or `bfloat16` to run the backbone under autocast.
+        augmentation: Makes the K draws.
+
+    Raises:
+        ValueError: If a value is out of range, or draws are asked for without an augmentation.
+    """
+
+    draws: int = 0
+    dtype: Literal["float16", "int8"] = "float16"
+    precision: torch.dtype = torch.float32
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.draws < 0 or (self.draws and self.augmentation is None):
+            without = " without an augmentation to draw" if self.draws > 0 else ""
+            raise ValueError(f"feature_draws={self.draws}{without}: it must be 0, or more with an augmentation")
+        if self.dtype not in ("float16", "int8"):
+            raise ValueError(f"feature_dtype={self.dtype!r} must be float16 or int8")
+        if self.precision not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"precision={self.precision} must be torch.float32 or torch.bfloat16")
+
+
+def rows_a_pass(num_views: int) -> int:
+    """Rows whose views run through the backbone together; the last rows are filled up to as many."""
+    return max(1, VIEWS_A_PASS // num_views)
+
+
+def rows_a_shard(num_rows: int, num_views: int) -> int:
+    """Rows of a file: at least 64, whole passes, and at most 256 files."""
+    passes = rows_a_pass(num_views)
+    return passes * -(-max(ROWS_A_SHARD, -(-num_rows // MOST_SHARDS)) // passes)
+
+
+def feature_record(
+    rows: Dataset, model: RoadworkModel, processor: RoadworkImageProcessor, options: FeatureOptions
+) -> dict[str, Any]:
+    """Return everything that decides the tokens, as JSON values: rows, processor, augmentation, backbone, storage.
+
+    The kind of device does not: features of a GPU may train on a CPU.
+    """
+    config, augmentation = model.config, options.augmentation
+    record = {
+        "format": FORMAT_VERSION,
+        "rows": {"count": len(rows), "fingerprint": photos_fingerprint(rows)},
+        "processor": processor.settings() | {"do_normalize": False},
+        "augmentation": augmentation.settings() if augmentation is not None and options.draws else None,
+        "backbone_sha256": model.backbone_hash(),
+        "feature_pooling": config.feature_pooling,
+        "evidence_grid": config.evidence_grid,
+        "feature_draws": options.draws,
+        "feature_dtype": options.dtype,
+        "precision": str(options.precision).removeprefix("torch."),
+        "views_a_pass": VIEWS_A_PASS,
+        "rows_a_shard": rows_a_shard(len(rows), config.num_views),
+    }
+    return json.loads(json.dumps(record))  # tuples become lists, as a file gives them back
+
+
+def feature_key(record: Mapping[str, Any]) -> str:
+    """Hash a record."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name each value in which two records differ, by its path."""
+    before, after = _flat(there), _flat(now)
+    names = sorted(before.keys() | after.keys())
+    pairs = [(name, before.get(name, "nothing"), after.get(name, "nothing")) for name in names]
+    return [f"{name}: {old!r} there, {new!r} now" for name, old, new in pairs if old != new]
+
+
+def photos_fingerprint(rows: Dataset) -> str:
+    """Hash the ids, sizes and last bytes of all photos in their order; equal on every machine, labels left out.
+
+    The end of a compressed picture changes with anything before it, so a photo that was replaced under its name is
+    noticed without reading all of every photo.
+
+    Raises:
+        ValueError: If a photo's file is gone.
+    """
+    digest = hashlib.sha256(json.dumps(rows["row_id"][:]).encode())
+    images = rows.data.column("image")
+    if rows._indices is not None:
+        chosen = rows._indices.column(0)
+    else:
+        chosen = pa.chunked_array([pa.array(np.arange(len(rows)))])
+    stored = pc.struct_field(images, "bytes")
+    sizes = pc.binary_length(stored).take(chosen).to_pylist()
+    tails = pc.binary_slice(stored, -TAIL_BYTES).take(chosen).to_pylist()
+    paths = pc.struct_field(images, "path").take(chosen).to_pylist()
+    for size, tail, path in zip(sizes, tails, paths, strict=True):
+        if tail is None:
+            size, tail = _end_of_file(path)
+        digest.update(f"{size} ".encode() + tail)
+    return digest.hexdigest()
+
+
+def _end_of_file(path: str) -> tuple[int, bytes]:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            return size, file.read()
+    except OSError as error:
+        raise ValueError(f"photo {str(Path(path))!r} cannot be read: {error.strerror or error}") from error
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
