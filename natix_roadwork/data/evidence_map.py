@@ -127,7 +127,7 @@ def draw_evidence(photo: PhotoSource, shares: NDArray[np.float64], width: int = 
     Returns:
         The picture.
     """
-    opened = load_photo(photo)
+    opened = Image.fromarray(load_photo(photo))
     height = max(1, round(width * opened.height / opened.width))
     picture = np.asarray(opened.resize((width, height), Image.Resampling.LANCZOS), np.float32)
     large = cv2.resize(shares, (width, height), interpolation=cv2.INTER_LINEAR)
