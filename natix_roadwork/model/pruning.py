@@ -32,7 +32,7 @@ class ViewPruning(nn.Module):
         """
         scores = self.scorer(views).squeeze(-1).float().masked_fill(~view_mask, -torch.inf)
         ranking = scores.detach().clone()
-        ranking[:, 0] = torch.inf
+        ranking[:, 0].fill_(torch.inf)
         # A stable sort breaks ties by view index, which topk does not promise.
         indices = ranking.argsort(dim=1, descending=True, stable=True)[:, : self.keep_views].sort(dim=1).values
         kept = gather_views(views, indices)

@@ -27,6 +27,8 @@ class RoadworkTrainingArguments(TrainingArguments):
         ema_decay: Decay of the weights' moving average; 0 = off. Evaluation and the final model use the average.
         early_stopping_patience: Evaluations without a better metric before training stops, counted after warm-up;
             0 = train to the end.
+        fast_attention: Whether FlashAttention 3 or 4 is used where the GPU and the installed packages allow it.
+        view_chunk: Views a live backbone runs over at a time, which bounds its memory; None = all of a batch.
     """
 
     output_dir: str = field(default="runs/pretrain", metadata={"help": "Folder of checkpoints, model and result."})
@@ -58,6 +60,8 @@ class RoadworkTrainingArguments(TrainingArguments):
     )
     early_stopping_patience: int = field(default=5, metadata={"help": "Evaluations after warm-up; 0 = off."})
     ema_decay: float = field(default=0.0, metadata={"help": "Moving average of the weights; 0 = off."})
+    fast_attention: bool = field(default=True, metadata={"help": "FlashAttention 3 or 4 where it can run."})
+    view_chunk: int | None = field(default=None, metadata={"help": "Views a live backbone runs over at a time."})
 
     def __post_init__(self) -> None:
         """Resolve what depends on the hardware and check our own fields.
@@ -69,6 +73,8 @@ class RoadworkTrainingArguments(TrainingArguments):
             raise ValueError(f"ema_decay={self.ema_decay!r} must be in [0, 1); 0 switches the average off")
         if self.early_stopping_patience < 0:
             raise ValueError(f"early_stopping_patience={self.early_stopping_patience!r} must be 0 (off) or more")
+        if self.view_chunk is not None and self.view_chunk < 1:
+            raise ValueError(f"view_chunk={self.view_chunk!r} must be at least 1, or null for all views at a time")
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.runs_on_cpu and torch.cuda.is_bf16_supported()
         if self.runs_on_cpu:
