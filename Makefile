@@ -19,7 +19,7 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 # accelerate starts a CPU process with one thread unless told otherwise.
 THREADS = $${OMP_NUM_THREADS:-$$($(BIN)/python -c "import os; print(os.cpu_count() or 1)")}
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow style format checks bench bench-gps clean
+.PHONY: help quickstart test test-slow style format checks bench bench-gps bench-loop clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ bench: $(STAMP)-test,quickstart  ## speed of the views, the backbone and the hea
 
 bench-gps: $(STAMP)-test,quickstart  ## time and memory of GPS sampling for ten million rows, checked against its limits
 	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/gps.py --check $(ARGS)
+
+bench-loop: $(STAMP)-test,quickstart  ## overhead of a training step, the head on one photo, memory with view_chunk; a GPU where one is
+	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/training_step.py $(ARGS)
+	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/device.py
 
 clean:  ## remove the environment, builds and tool caches; runs stay
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache
