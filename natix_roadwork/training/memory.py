@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -157,7 +158,9 @@ def _peak_bytes(
     backward: bool,
 ) -> int:
     """Most bytes alive beyond weights and inputs while a module runs on inputs of the given sizes."""
-    with _in_training(model), FakeTensorMode(allow_non_fake_inputs=True) as fake, _LiveBytes() as memory:
+    # As if traced by the compiler: transformers then keeps no fake tensor in its caches, where a real step would find it.
+    traced = patch.object(torch.compiler, "_is_compiling_flag", True)
+    with traced, _in_training(model), FakeTensorMode(allow_non_fake_inputs=True) as fake, _LiveBytes() as memory:
         state = {
             name: fake.from_tensor(value) for name, value in [*module.named_parameters(), *module.named_buffers()]
         }

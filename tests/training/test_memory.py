@@ -78,6 +78,16 @@ def test_estimating_changes_nothing(tiny_model: RoadworkForImageClassification, 
     assert all(weight.grad is None for weight in tiny_model.parameters())
 
 
+def test_a_real_step_after_an_estimate_is_real(tmp_path: Path) -> None:
+    """Backbones cache tensors by shape: a fake one left there would end in the real step's gradients."""
+    model = pixel_model(view_size=80).train()  # a size that no other test has left in the cache
+    row = {"pixel_values": torch.zeros(3, 3, 80, 80, dtype=torch.uint8), "labels": torch.tensor(0)}
+    estimate_memory(model, row, 4, arguments(tmp_path))
+    model(**stacked([row] * 4)).loss.backward()
+    found = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert found and all(type(gradient) is Tensor and gradient.isfinite().all() for gradient in found)
+
+
 def test_table_has_a_row_for_each_batch_size(tiny_model: RoadworkForImageClassification, tmp_path: Path) -> None:
     table = check_memory(tiny_model, token_rows(1)[0], arguments(tmp_path, per_device_train_batch_size=4), "a/b")
     assert "a/b" in table and [line.split()[0] for line in table.splitlines()[2:]] == ["2", "4", "8"]
