@@ -50,7 +50,8 @@ def main() -> None:
     model(pixel_values=pixels, labels=labels).loss.backward()
     increment = high_water_mark() - before
     if chosen.gradients is not None:
-        found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        trained = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        found = {name: gradient.contiguous() for name, gradient in trained.items()}
         save_file(found, chosen.gradients)
     print(json.dumps({"increment": increment, "estimate": estimate.step}))
 
