@@ -19,7 +19,7 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 # accelerate starts a CPU process with one thread unless told otherwise.
 THREADS = $${OMP_NUM_THREADS:-$$($(BIN)/python -c "import os; print(os.cpu_count() or 1)")}
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow style format checks bench bench-augment bench-cache bench-gps bench-views clean
+.PHONY: help quickstart test test-slow style format checks bench bench-augment bench-cache bench-gps bench-loop bench-views clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ bench-views: $(STAMP)-test,quickstart  ## decoding and cutting views against Pil
 
 bench-cache: $(STAMP)-test,quickstart  ## what reading the feature cache costs and what it saves, checked against its limits
 	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/feature_cache.py --check $(ARGS)
+
+bench-loop: $(STAMP)-test,quickstart  ## overhead of a training step, the head on one photo, memory with view_chunk; a GPU where one is
+	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/training_step.py $(ARGS)
+	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/device.py
 
 clean:  ## remove the environment, builds and tool caches; runs stay
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache

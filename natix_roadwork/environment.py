@@ -5,6 +5,7 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -18,7 +19,7 @@ from typing import Any
 
 import psutil
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend, list_flash_attention_impls, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 
@@ -153,6 +154,7 @@ def check_environment() -> list[Check]:
     return [
         *checks,
         _dora_check(),
+        Check("fast attention", _fast_attention()),
         Check("SDPA backends", ", ".join(backends) or "none", bool(backends), True, _install("torch")),
         Check("bf16", "native" if bf16 else "emulated, slow: leave bf16 off"),
         Check("GPU", _gpu_description() if gpu else "none, the CPU is used"),
@@ -183,6 +185,17 @@ def sdpa_backends() -> list[str]:
             continue
         usable.append(name)
     return usable
+
+
+def _fast_attention() -> str:
+    """Say which implementations torch knows and for which of them the package is installed; nothing is switched on."""
+    packages = {"FA3": "flash_attn_interface", "FA4": "flash_attn.cute"}
+    states = []
+    for name in list_flash_attention_impls():
+        package = packages.get(name, "")
+        root = package.split(".")[0]
+        states.append(f"{name} {'installed' if root and importlib.util.find_spec(root) else 'not installed'}")
+    return ", ".join(states) + "; torch's own SDPA is the default"
 
 
 def _package_check(name: str, version: str | None) -> Check:

@@ -14,6 +14,7 @@ The real thing, on GPUs:
 Any key of the YAML may follow as `--key value`.
 """
 
+import logging
 import sys
 
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
@@ -25,6 +26,8 @@ from natix_roadwork.training.yaml_args import parse_recipe
 def main(argv: list[str]) -> None:
     """Parse the recipe, train, and print a short table on the main process."""
     settings, args = parse_recipe(argv, (PretrainArguments, RoadworkTrainingArguments))
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("natix_roadwork").setLevel(logging.INFO if args.should_log else logging.WARNING)
     text = dry_run(settings, args) if settings.dry_run else result_table(pretrain(settings, args), args.output_dir)
     if args.should_log:
         print(text)

@@ -19,6 +19,11 @@ def freeze(backbone: PreTrainedModel) -> PreTrainedModel:
     return backbone.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 
+def is_frozen(backbone: nn.Module) -> bool:
+    """Whether no weight of a backbone is trained, adapters inside it included."""
+    return not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
 def patch_size(backbone: PreTrainedModel) -> int | None:
     """Side of a backbone's patch in pixels; None for one without patches."""
     source = getattr(getattr(backbone, "timm_model", None), "patch_embed", backbone.config)
@@ -40,12 +45,11 @@ def check_view_size(backbone: PreTrainedModel, size: int, name: str = "view_size
         )
 
 
-@torch.no_grad()
 def view_tokens(backbone: PreTrainedModel, views: Tensor, pooling: str, grid: int) -> Tensor:
-    """Runs the backbone on single views.
+    """Runs the backbone on single views, with or without a gradient as the caller's grad mode says.
 
     Args:
-        backbone: Frozen vision model.
+        backbone: Vision model.
         views: `(N, 3, S, S)` normalised pixels.
         pooling: `cls`, `mean` or `cls_mean`.
         grid: G of the evidence grid, 0 = none.

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 from transformers.utils import cached_file, extract_commit_hash
 
-from .backbone import freeze, hash_weights, load_backbone
+from .backbone import freeze, hash_weights, is_frozen, load_backbone
 from .configuration_roadwork import RoadworkConfig
 
 
@@ -135,12 +135,12 @@ class FrozenBackboneCheckpoint:
             is_main_process: As for `PreTrainedModel.save_pretrained`.
             state_dict: Tensors to save; None: those of the model.
             args: As for `PreTrainedModel.save_pretrained`.
-            include_backbone: Whether the backbone's weights are written. None: unless `backbone_id` is a Hub id,
-                from which they can be fetched again.
+            include_backbone: Whether the backbone's weights are written. None: unless they can be fetched again,
+                frozen ones from a Hub id.
             kwargs: As for `PreTrainedModel.save_pretrained`.
         """
         if include_backbone is None:
-            include_backbone = not is_hub_id(self.config.backbone_id)
+            include_backbone = not (is_hub_id(self.config.backbone_id) and is_frozen(self.backbone))
         if state_dict is None:
             state_dict = self.state_dict()
         with self._published_config(include_backbone, state_dict):

@@ -40,6 +40,7 @@ class RoadworkConfig(PreTrainedConfig):
         evidence_grid: G; besides the pooled tokens a view has G x G averaged cells of its patch grid. 0 = none.
         num_views: Views V of a photo.
         keep_views: Views K kept by the pruning; lowered to `num_views` when larger.
+        view_chunk: Views the backbone runs over at a time, which bounds its memory; None = all of a batch.
         view_size: Side S of a view in pixels, a multiple of the backbone's patch.
         select_views: Views that the backbone runs on, chosen by thumbnails (`view_selection.ViewSelector`); the others
             are masked. None, or a number not below `num_views`, is all of them.
@@ -90,6 +91,7 @@ class RoadworkConfig(PreTrainedConfig):
     evidence_grid: int = 4
     num_views: int = 12
     keep_views: int = 8
+    view_chunk: int | None = None
     view_size: int = 512
     select_views: int | None = None
     thumbnail_size: int = 112
@@ -161,6 +163,8 @@ class RoadworkConfig(PreTrainedConfig):
     def _check_sizes(self) -> None:
         for name in ("feature_dim", "num_views", "keep_views", "view_size", "hidden_size", "evidence_size"):
             self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
+        if self.view_chunk is not None:
+            self._require(_is_whole(self.view_chunk, lowest=1), "view_chunk", "a whole number of at least 1, or None")
         for name in ("num_evidence_queries", "num_attention_heads", "thumbnail_size"):
             self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
         chosen = self.select_views

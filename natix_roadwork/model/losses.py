@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .configuration_roadwork import RoadworkConfig
+from .model_inputs import known_weather
+from .outputs import RoadworkOutput
+from .views import filled
+
 
 def soft_targets(labels: Tensor, num_labels: int, smoothing: float) -> Tensor:
     """Turns labels `(B,)` or soft labels `(B, C)` into smoothed targets `(B, C)` that sum to 1.
@@ -90,3 +95,42 @@ def total_loss(parts: dict[str, Tensor], counts: dict[str, Tensor], weights: dic
     """
     active = {name: weights[name] * (counts[name] > 0).float() for name in parts}
     return sum(active[name] * parts[name] for name in parts) / sum(active.values()).clamp_min(1e-12)
+
+
+def loss_parts(
+    config: RoadworkConfig,
+    output: RoadworkOutput,
+    mask: Tensor,
+    labels: Tensor,
+    weather_labels: Tensor | None,
+    training: bool,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Every active term.
+
+    Args:
+        config: Says which terms are active, and their settings.
+        output: What the model computed; of its fields those that a term reads.
+        mask: `(B, K)` valid kept views.
+        labels: `(B,)` class indices or `(B, C)` class probabilities.
+        weather_labels: `(B,)` positions in the vocabulary, -100 = unknown; None = all unknown.
+        training: Whether a term must have what it reads.
+
+    Returns:
+        Each term's mean, and the number of rows behind it.
+
+    Raises:
+        ValueError: Labels do not fit, or a term lacks its labels in training.
+    """
+    targets = soft_targets(labels, config.num_labels, config.label_smoothing)
+    alpha = filled(config.focal_alpha, targets)
+    parts = {"focal": focal_loss(output.logits, targets, alpha, config.focal_gamma)}
+    counts = {"focal": targets.new_full((), len(targets))}
+    if "consistency" in config.loss_weights:
+        wide = torch.zeros_like(mask)
+        for view in config.wide_views:
+            wide |= output.view_indices == view
+        parts["consistency"], counts["consistency"] = consistency_loss(output.view_logits, wide & mask)
+    if "weather" in config.loss_weights:
+        weather_labels = known_weather(weather_labels, output.weather_logits, training)
+        parts["weather"], counts["weather"] = weather_loss(output.weather_logits, weather_labels)
+    return parts, counts

@@ -97,7 +97,7 @@ def check_mask(view_mask: Tensor | None, views: Tensor) -> Tensor:
     if view_mask.shape != views.shape[:2]:
         raise ValueError(f"view_mask has shape {tuple(view_mask.shape)}, expected {tuple(views.shape[:2])}.")
     view_mask = view_mask.bool().clone()
-    view_mask[:, 0] = True  # the global view is never degenerate, and a photo without any view has no answer
+    view_mask[:, 0].fill_(True)  # the global view is never degenerate, and a photo without any view has no answer
     return view_mask
 
 
@@ -224,7 +224,15 @@ def _checked_text(text: Tensor, batch_size: int) -> Tensor:
 
 
 def _refuse(bad: Tensor, name: str, values: Tensor, wanted: str) -> None:
-    """Raises for the first row that is bad; a compiled graph cannot look at values and skips the check."""
-    if not torch.compiler.is_compiling() and bad.any():
+    """Raises for the first row that is bad.
+
+    A compiled graph cannot look at values and skips the check. A training step on a GPU does not wait for them: the
+    device stops there, without the row.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if bad.device.type != "cpu" and torch.is_grad_enabled():
+        torch._assert_async(~bad.any(), f"{name}: {wanted}")
+    elif bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(f"{name} in row {row} of the batch: {values[row].tolist()}; {wanted}.")

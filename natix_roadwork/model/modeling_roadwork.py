@@ -15,21 +15,14 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 
 from .attention import AttentionGate, GatedAttentionLayer, MultiScalePyramid, ViewProjection
-from .backbone import check_view_size, freeze, view_tokens
+from .backbone import check_view_size, freeze, is_frozen, view_tokens
 from .checkpoint import FrozenBackboneCheckpoint
 from .configuration_roadwork import RoadworkConfig
 from .evidence import EvidencePooling, FeatureStandardizer
 from .heads import Classifier
-from .losses import consistency_loss, focal_loss, soft_targets, total_loss, weather_loss
+from .losses import loss_parts, total_loss
 from .metadata_fusion import MetadataFusion, TagTable
-from .model_inputs import (
-    by_field,
-    check_pixels,
-    check_tokens,
-    hidden_from_signature,
-    known_weather,
-    warn_of_unread,
-)
+from .model_inputs import by_field, check_pixels, check_tokens, hidden_from_signature, warn_of_unread
 from .outputs import RoadworkOutput
 from .pruning import ViewPruning
 from .view_fusion import GatedViewFusion
@@ -48,12 +41,14 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _no_split_modules = ("GatedAttentionLayer",)
+    supports_gradient_checkpointing = True
     # A classifier's checkpoint loads into the bare model; its heads are not needed there.
     _keys_to_ignore_on_load_unexpected = (r"^classifier\.", r"^weather_head\.")
 
     def __init__(self, config: RoadworkConfig, backbone: PreTrainedModel | None = None) -> None:
         """Builds the model; `backbone` keeps its weights and is frozen, without one an untrained one is built."""
         super().__init__(config)
+        self.gradient_checkpointing = False
         self.backbone = freeze(AutoModel.from_config(config.backbone_config) if backbone is None else backbone)
         check_view_size(self.backbone, config.view_size)
         self.view_selector = None if config.select_views is None else ViewSelector(config, self.backbone)
@@ -108,30 +103,49 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
 
     def train(self, mode: bool = True) -> Self:
         """Switches the head between training and evaluation; the backbone stays in evaluation."""
-        super().train(mode)
-        self.backbone.eval()
+        self.training = mode
+        for name, child in self.named_children():  # one pass: the trainer calls this in every step
+            child.train(mode and name != "backbone")
         return self
 
-    def extract_tokens(self, pixel_values: Tensor) -> Tensor:
-        """Runs the frozen backbone.
+    def extract_tokens(self, pixel_values: Tensor, view_chunk: int | None = None) -> Tensor:
+        """Runs the backbone, once for each view.
+
+        A frozen backbone runs without gradient. Where a weight of it is trained, the gradient goes through, and
+        activation checkpointing keeps a chunk's tokens alone and runs its backbone again in the backward pass.
 
         Args:
             pixel_values: `(B, V, 3, S, S)`, or `(B, 3, S, S)` for one view; float = already normalised,
                 uint8 = normalised here with the config's `image_mean` and `image_std`.
+            view_chunk: Views the backbone runs over at a time, which bounds the memory; None = the config's.
 
         Returns:
-            `(B, V, T, D)` tokens: pooled ones, then the G x G grid row by row. No gradient.
+            `(B, V, T, D)` tokens: pooled ones, then the G x G grid row by row.
 
         Raises:
-            ValueError: The shape is not the one above, or S is not `view_size`.
+            ValueError: The shape is not the one above, S is not `view_size`, or `view_chunk` is below 1.
         """
         pixel_values = check_pixels(pixel_values, self.config.view_size)
-        if pixel_values.dtype == torch.uint8:
-            pixel_values = normalize_views(pixel_values, self.config.image_mean, self.config.image_std)
-        tokens = view_tokens(
-            self.backbone, pixel_values.flatten(0, 1), self.config.feature_pooling, self.config.evidence_grid
-        )
-        return tokens.unflatten(0, pixel_values.shape[:2])
+        views = pixel_values.flatten(0, 1)
+        with_gradient = torch.is_grad_enabled() and not is_frozen(self.backbone)
+        again = with_gradient and self.training and self.gradient_checkpointing
+        view_chunk = self.config.view_chunk if view_chunk is None else view_chunk
+        if view_chunk is None:  # checkpointing all views as one would save nothing
+            view_chunk = self.config.num_views if again else len(views)
+        if view_chunk < 1:
+            raise ValueError(f"view_chunk={view_chunk} must be at least 1, or None for all views at a time.")
+        with torch.set_grad_enabled(with_gradient):
+            tokens = [
+                self._gradient_checkpointing_func(self._chunk_tokens, chunk) if again else self._chunk_tokens(chunk)
+                for chunk in views.split(view_chunk)
+            ]
+        return torch.cat(tokens).unflatten(0, pixel_values.shape[:2])
+
+    def _chunk_tokens(self, views: Tensor) -> Tensor:
+        """Views `(N, 3, S, S)` to tokens `(N, T, D)`."""
+        if views.dtype == torch.uint8:
+            views = normalize_views(views, self.config.image_mean, self.config.image_std)
+        return view_tokens(self.backbone, views, self.config.feature_pooling, self.config.evidence_grid)
 
     def _tokens_and_mask(
         self, pixel_values: Tensor | None, view_features: Tensor | None, view_mask: Tensor | None
@@ -268,27 +282,10 @@ class RoadworkForImageClassification(RoadworkModel):
         )
         if labels is None:
             return result
-        parts, counts = self._loss_parts(result, mask, labels, weather_labels)
+        parts, counts = loss_parts(self.config, result, mask, labels, weather_labels, training=self.training)
         loss = total_loss(parts, counts, self.config.loss_weights)
         # Built anew, so that the fields keep their declared order: loss first, as callers by position expect.
         return RoadworkOutput(loss=loss, loss_parts=parts, loss_counts=counts, **result)
-
-    def _loss_parts(
-        self, output: RoadworkOutput, mask: Tensor, labels: Tensor, weather_labels: Tensor | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Each active term's mean and the number of rows behind it."""
-        config = self.config
-        targets = soft_targets(labels, config.num_labels, config.label_smoothing)
-        alpha = targets.new_tensor(config.focal_alpha)
-        parts = {"focal": focal_loss(output.logits, targets, alpha, config.focal_gamma)}
-        counts = {"focal": targets.new_tensor(float(len(targets)))}
-        if "consistency" in config.loss_weights:
-            wide = torch.isin(output.view_indices, output.view_indices.new_tensor(config.wide_views)) & mask
-            parts["consistency"], counts["consistency"] = consistency_loss(output.view_logits, wide)
-        if "weather" in config.loss_weights:
-            weather_labels = known_weather(weather_labels, output.weather_logits, self.training)
-            parts["weather"], counts["weather"] = weather_loss(output.weather_logits, weather_labels)
-        return parts, counts
 
 
 __all__ = ["RoadworkForImageClassification", "RoadworkModel", "RoadworkOutput"]

@@ -227,7 +227,14 @@ def normalize_views(views: torch.Tensor, mean: Sequence[float], std: Sequence[fl
     Returns:
         `float32` of the same shape, on the same device.
     """
-    shape = (3, 1, 1)
-    offset = torch.tensor(mean, dtype=torch.float32, device=views.device).view(shape)
-    scale = torch.tensor(std, dtype=torch.float32, device=views.device).view(shape)
-    return views.to(torch.float32).div_(255).sub_(offset).div_(scale)
+    pixels = views.to(torch.float32).div_(255)
+    offset, scale = (filled(values, pixels).view(3, 1, 1) for values in (mean, std))
+    return pixels.sub_(offset).div_(scale)
+
+
+def filled(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """Turn numbers into a tensor `(len(values),)` of the type and device of `like`, without waiting for the device.
+
+    `torch.tensor` would copy them from memory that a GPU cannot read on its own, and wait for it in every step.
+    """
+    return torch.stack([like.new_full((), value) for value in values])

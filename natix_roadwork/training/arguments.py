@@ -30,6 +30,8 @@ class RoadworkTrainingArguments(TrainingArguments):
             0 = train to the end.
         mixup_alpha: Half of the rows of a batch are blended with others, by shares from Beta(alpha, alpha); 0 = off.
         cutmix_alpha: Half of the rows take such a share of their tiles from others; 0 = off.
+        fast_attention: Whether FlashAttention 3 or 4 is used where the GPU and the installed packages allow it.
+        view_chunk: Views a live backbone runs over at a time, which bounds its memory; None = all of a batch.
     """
 
     output_dir: str = field(default="runs/pretrain", metadata={"help": "Folder of checkpoints, model and result."})
@@ -63,6 +65,8 @@ class RoadworkTrainingArguments(TrainingArguments):
     ema_decay: float = field(default=0.0, metadata={"help": "Moving average of the weights; 0 = off."})
     mixup_alpha: float = field(default=0.0, metadata={"help": "Rows blended with others; 0 = off."})
     cutmix_alpha: float = field(default=0.0, metadata={"help": "Rows with tiles of others; 0 = off."})
+    fast_attention: bool = field(default=True, metadata={"help": "FlashAttention 3 or 4 where it can run."})
+    view_chunk: int | None = field(default=None, metadata={"help": "Views a live backbone runs over at a time."})
 
     def __post_init__(self) -> None:
         """Resolve what depends on the hardware and check our own fields.
@@ -77,6 +81,8 @@ class RoadworkTrainingArguments(TrainingArguments):
         for name in ("mixup_alpha", "cutmix_alpha"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be 0 (off) or more")
+        if self.view_chunk is not None and self.view_chunk < 1:
+            raise ValueError(f"view_chunk={self.view_chunk!r} must be at least 1, or null for all views at a time")
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.runs_on_cpu and torch.cuda.is_bf16_supported()
         if self.runs_on_cpu:

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
+from natix_roadwork.model.fast_attention import fast_attention
 from natix_roadwork.runs import peak_memory_bytes
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
-from natix_roadwork.training.pretraining import build_trainer, resolved_config
+from natix_roadwork.training.pretraining import build_trainer, memory_table, resolved_config
 
 
 REPORT_NAME = "dry_run.json"
@@ -50,12 +51,13 @@ def dry_run(settings: PretrainArguments, args: RoadworkTrainingArguments) -> str
     """
     set_seed(args.seed)
     global_batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, fast_attention(args.fast_attention):
         short = _short(args, scratch)
         started = time.perf_counter()
         inputs = prepare_inputs(settings, short, limit=global_batch, folder=scratch)
         prepare_seconds = time.perf_counter() - started
         trainer, clock = build_trainer(inputs, short), _StepClock()
+        memory = memory_table(inputs, args, settings.backbone_id)
         trainer.add_callback(clock)
         trainer.train()
     step_seconds = clock.ends[-1] - clock.ends[WARM_UP_STEPS - 1]
@@ -64,7 +66,7 @@ def dry_run(settings: PretrainArguments, args: RoadworkTrainingArguments) -> str
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return _text(report, inputs)
+    return _text(report, inputs) + "\n" + memory
 
 
 def _text(report: dict[str, object], inputs: PretrainInputs) -> str:

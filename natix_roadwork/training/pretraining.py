@@ -16,10 +16,12 @@ from natix_roadwork.data.draws import whole_batch
 from natix_roadwork.data.scenes import SETTINGS_FILE
 from natix_roadwork.gps.report import write_report
 from natix_roadwork.metrics import metrics_with_intervals
+from natix_roadwork.model.fast_attention import fast_attention
 from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
+from natix_roadwork.training.memory import check_memory
 from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
 from natix_roadwork.training.token_inputs import baseline_features
@@ -46,13 +48,14 @@ def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Ru
     Raises:
         ValueError: If data, settings or an earlier run in `args.output_dir` do not fit.
     """
-    with RunRecorder(resolved_config(settings, args), args.seed) as recorder:
+    with RunRecorder(resolved_config(settings, args), args.seed) as recorder, fast_attention(args.fast_attention):
         resume = _prepare_output(settings, args)
         set_seed(args.seed)
         inputs = prepare_inputs(settings, args)
         if inputs.sampling is not None and args.should_save:
             logger.info(write_report(inputs.sampling, args.output_dir, seed=args.seed))
         trainer = build_trainer(inputs, args)
+        logger.info(memory_table(inputs, args, settings.backbone_id))
         trainer.include_backbone = settings.include_backbone
         output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or resume)
         trainer.save_model()
@@ -82,6 +85,15 @@ def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> Ro
         compute_metrics=compute_metrics,
         sampling_weights=inputs.sampling_weights,
     )
+
+
+def memory_table(inputs: PretrainInputs, args: RoadworkTrainingArguments, backbone_id: str) -> str:
+    """Say what the run needs in memory.
+
+    Raises:
+        ValueError: If it cannot fit.
+    """
+    return check_memory(inputs.model, inputs.datasets["train"][0], args, backbone_id)
 
 
 def result_table(result: RunResult, output_dir: str | Path) -> str:

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from natix_roadwork.data.draws import Draw, DrawRows
 from natix_roadwork.data.mixing import mix_batch
 from natix_roadwork.gps.sampler import GPSWeightedSampler
+from natix_roadwork.model.backbone import is_frozen
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.callbacks import (
     EMA_FILE,
@@ -84,6 +85,8 @@ class RoadworkTrainer(Trainer):
         if self.args.early_stopping_patience and self.args.eval_strategy != "no":
             self.add_callback(PatienceCallback(self.args.early_stopping_patience))
         config = self.model.config
+        if self.args.view_chunk is not None:
+            config.view_chunk = self.args.view_chunk
         self._terms = sorted(config.loss_weights)
         self._weights = torch.tensor([config.loss_weights[name] for name in self._terms], device=self.args.device)
         self._prunes = config.keep_views < config.num_views
@@ -237,7 +240,8 @@ class RoadworkTrainer(Trainer):
         options: dict[str, Any] = {"state_dict": state_dict, "include_backbone": self.include_backbone}
         if self._in_checkpoint:
             # The names in memory, not those of the Hub: the live model reads them back.
-            options |= {"include_backbone": False, "save_original_format": False}
+            trained = not is_frozen(self._whole_model().backbone)
+            options |= {"include_backbone": trained, "save_original_format": False}
         self._whole_model().save_pretrained(folder, **options)
         if self.ema is not None:
             self.ema.save(folder)
