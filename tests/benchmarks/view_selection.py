@@ -1,14 +1,13 @@
 """What choosing k of twelve views by thumbnails saves of the backbone's time, and what it costs in MCC, on drawn scenes.
 
-    natix-roadwork scenes runs/view_selection/12 --num-rows 300 --width 1600 --seed 12 --positive-share 0.55 --test-share 0
     natix-roadwork scenes runs/view_selection/13 --num-rows 300 --width 1600 --seed 13 --positive-share 0.55 --test-share 0
-    python tests/benchmarks/view_selection.py runs/view_selection/12 runs/view_selection/13 \
-        --output model_cards/results/view_selection.json
+    python tests/benchmarks/view_selection.py runs/view_selection/13 --output model_cards/results/view_selection.json
 
 The backbone is EfficientNet-Lite0 on views of 224 pixels, the selector the same backbone on thumbnails of them. Every
 photo is scored by a selector and an attention pool that never saw its place: five grouped folds, the selector fitted on
 the train rows and the pool on their selected views. Beside the selector stand k views at random and the k fixed views
-that score highest on the train rows; the global view is always among the k. Tokens are kept in `tokens.npz` beside each folder's scenes, so that a second run only judges.
+that score highest on the train rows; the global view is always among the k. Tokens are kept in `tokens.npz` beside each
+folder's scenes, so that a second run only judges.
 """
 
 import argparse
