@@ -1,7 +1,7 @@
-"""Adding view selection to a trained model: a linear scorer of thumbnails, fitted on photo labels.
+"""Adding view selection to a model: a linear scorer of thumbnails, fitted on photo labels.
 
-In come a model, its processor and train rows; the model then runs its backbone on k views of a photo only, and is saved
-and loaded like any other. Whether that pays is for dev rows to say: `tests/benchmarks/view_selection.py` measures it.
+In come a model, its processor and train rows; the model then runs its backbone on k views of a photo only, and is trained,
+saved and loaded like any other. Whether that pays is for dev rows to say: `tests/benchmarks/view_selection.py` measures it.
 """
 
 import numpy as np
@@ -29,6 +29,9 @@ def add_view_selector(
     seed: int = 0,
 ) -> None:
     """Make a model run its backbone on the `select_views` best views of a photo, the global view among them.
+
+    Do it before the head is trained, and train on pixels: a head that saw all views, as the tokens of the feature cache
+    hold them, finds roadwork too often among views chosen for it.
 
     Args:
         model: Gets a fitted `view_selector`; its other weights stay. It runs on the device it is on.
