@@ -61,7 +61,12 @@ def test_features_of_the_recipe_are_trained_on(
     }
     monkeypatch.setattr(TokenPasses, "compute", lambda *_, **__: pytest.fail("computed again"))
     head = {"hidden_size": 16, "num_attention_heads": 2, "max_steps": 1, "baselines": "false"}
-    head |= {"output_dir": tmp_path / "run", "feature_cache": tmp_path / "features", "per_device_train_batch_size": 4}
+    head |= {
+        "output_dir": tmp_path / "run",
+        "feature_cache": tmp_path / "features",
+        "per_device_train_batch_size": 4,
+        "dataloader_num_workers": 1,
+    }
     pretrain = recipe("pretrain")
     pretrain.main(command("pretrain/model_1_baseline.yaml", **head))
     assert (tmp_path / "run" / "model.safetensors").is_file()

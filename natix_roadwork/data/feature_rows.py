@@ -17,6 +17,9 @@ from natix_roadwork.data.feature_cache import FeatureCache
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 
 
+ROWS_A_READ = 256
+
+
 class FeatureRows(DrawRows):
     """Rows of a split with their cached tokens.
 
@@ -110,5 +113,8 @@ class FeatureRows(DrawRows):
 
     def arrays(self) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
         """Read the clean tokens `(N, V, T, D)` float16 and the view masks `(N, V)` of all rows into memory."""
-        clean = np.zeros((len(self), self.cache.shape[2]), dtype=np.int64)
-        return self.gather(self.chosen, clean).numpy(), self.view_mask[torch.from_numpy(self.chosen)].numpy()
+        tokens = np.empty((len(self), *self.cache.shape[2:]), np.float16)
+        for start in range(0, len(self), ROWS_A_READ):
+            rows = self.chosen[start : start + ROWS_A_READ]
+            tokens[start : start + len(rows)] = self.gather(rows, np.zeros((len(rows), tokens.shape[1]), np.int64))
+        return tokens, self.view_mask[torch.from_numpy(self.chosen)].numpy()

@@ -140,7 +140,8 @@ def _transform_rows(
         views, mask = read_views(row_id, image, processor, augmentation, address_)
         photos.append(torch.from_numpy(views))
         masks.append(mask)
-    pixel_values = torch.stack(photos).permute(0, 1, 4, 2, 3).contiguous()
+    # Left as (V, S, S, 3) in memory: the backbone reads channels last, and turning a photo's views costs tens of ms.
+    pixel_values = torch.stack(photos).permute(0, 1, 4, 2, 3)
     if processor.do_normalize:
         pixel_values = normalize_views(pixel_values, processor.image_mean, processor.image_std)
     labels = torch.tensor(list(rows["label"]), dtype=torch.long)

@@ -86,13 +86,8 @@ class TokenPasses:
         Raises:
             ValueError: If a photo cannot be decoded, or a token does not fit the storage; the row is named.
         """
-        loader = DataLoader(
-            self.views,
-            batch_size=None,
-            sampler=list(chain.from_iterable(ranges)),
-            num_workers=num_workers,
-            pin_memory=self.model.device.type == "cuda",
-        )
+        order = list(chain.from_iterable(ranges))
+        loader = DataLoader(self.views, batch_size=None, sampler=order, num_workers=num_workers)
         photos = iter(loader)
         total = finished + sum(map(len, ranges))
         with tqdm(total=total, initial=finished, desc=description, unit=" photos", disable=not show) as progress:
@@ -126,7 +121,7 @@ class TokenPasses:
         model, precision = self.model, self.options.precision
         views = torch.zeros(self.rows_a_pass, *photos[0].shape, dtype=torch.uint8)
         torch.stack(list(photos), out=views[: len(photos)])
-        pixels = views.to(model.device, non_blocking=True).permute(0, 1, 4, 2, 3)
+        pixels = views.to(model.device).permute(0, 1, 4, 2, 3)
         with torch.autocast(model.device.type, dtype=precision, enabled=precision != torch.float32):
             tokens = model.extract_tokens(pixels)
         return tokens[: len(photos)].float().cpu()

@@ -3,6 +3,7 @@
 `recipes/pretrain.py` calls `pretrain` and prints `result_table`.
 """
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers.utils import logging
 
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.draws import whole_batch
+from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.scenes import SETTINGS_FILE
 from natix_roadwork.gps.report import write_report
 from natix_roadwork.metrics import metrics_with_intervals
@@ -74,7 +76,11 @@ def resolved_config(settings: PretrainArguments, args: RoadworkTrainingArguments
 
 
 def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> RoadworkTrainer:
-    """Put model, rows and dev metrics into a trainer."""
+    """Put model, rows and dev metrics into a trainer; cached tokens are read without workers, which would slow it down."""
+    if args.dataloader_num_workers and isinstance(inputs.datasets["train"], FeatureRows):
+        args = copy.copy(args)
+        args.dataloader_num_workers, args.dataloader_prefetch_factor = 0, None
+        args.dataloader_persistent_workers = False
     return RoadworkTrainer(
         model=inputs.model,
         args=args,

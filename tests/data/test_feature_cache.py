@@ -168,14 +168,19 @@ def test_readable_settings_are_what_the_key_is_made_from(cache: FeatureCache) ->
     assert settings["processor"]["view_size"] == 32 and settings["rows"]["count"] == NUM_ROWS
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_damaged_photo_is_named_and_complete_shards_stay(
-    rows: Dataset, tiny_model: RoadworkForImageClassification, processor: RoadworkImageProcessor, tmp_path: Path
+    rows: Dataset,
+    tiny_model: RoadworkForImageClassification,
+    processor: RoadworkImageProcessor,
+    tmp_path: Path,
+    num_workers: int,
 ) -> None:
     columns = rows.to_dict()
     columns["image"][5] = {"bytes": b"no photo", "path": None}
     broken = Dataset.from_dict(columns, features=rows.features)
     with pytest.raises(ValueError, match="row 'row:5': the photo cannot be decoded"):
-        extract_features(broken, tiny_model, processor, folder=tmp_path)
+        extract_features(broken, tiny_model, processor, folder=tmp_path, num_workers=num_workers)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json", "shard-00000.safetensors"]
 
 

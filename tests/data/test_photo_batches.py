@@ -54,6 +54,13 @@ def test_draws_are_augmented_by_their_address_and_bare_rows_are_not() -> None:
     assert torch.equal(bare["pixel_values"], clean["pixel_values"]) and bare["labels"].tolist() == [1, 1]
 
 
+def test_processor_has_the_only_limit_of_a_photo() -> None:
+    small, large = (RoadworkImageProcessor(view_size=32, max_megapixels=limit) for limit in (0.01, 0.011))
+    assert PhotoRows(photo_rows(2), large).read([1])["labels"].tolist() == [1]  # the photos have 120 x 90 pixels
+    with pytest.raises(ValueError, match=r"row 'row:1': the photo cannot be decoded .*0\.01"):
+        PhotoRows(photo_rows(2), small).read([1])
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_normalised_rows_go_through_a_loader(processor: RoadworkImageProcessor, num_workers: int) -> None:
     rows = PhotoRows(photo_rows(3), processor, augmentation=AddressedNoise())
