@@ -12,6 +12,7 @@ WORKERS ?= 2
 OUT ?= runs/quickstart
 # Added to the training command of the quickstart, to pytest, or to both.
 ARGS ?=
+BENCHMARKS := views augmentation feature_cache training_step
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -19,10 +20,10 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 # accelerate starts a CPU process with one thread unless told otherwise.
 THREADS = $${OMP_NUM_THREADS:-$$($(BIN)/python -c "import os; print(os.cpu_count() or 1)")}
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow style format checks bench bench-augment bench-cache bench-gps bench-loop bench-views clean
+.PHONY: help quickstart test test-slow style format checks bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -61,24 +62,15 @@ format: $(STAMP)-style  ## let ruff rewrite what it can
 
 checks: style test  ## style and test
 
-bench: $(STAMP)-test,quickstart  ## speed of the views, the backbone and the head on this machine
-	$(OFFLINE) $(BIN)/python tests/benchmarks/speed.py $(ARGS)
+bench: $(STAMP)-test,quickstart  ## every ratio of the README's table of speed, beside the plain ways: half an hour
+	@set -e; for name in $(BENCHMARKS); do \
+	  $(OFFLINE) PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/$$name.py \
+	    --output model_cards/results/speed_$$name.json $(ARGS); \
+	done
+	$(BIN)/python tests/benchmarks/speed_table.py README.md
 
-bench-augment: $(STAMP)-test,quickstart  ## augmentation and the path from bytes to views, beside plain albumentations
-	$(OFFLINE) $(BIN)/python tests/benchmarks/augmentation.py --check $(ARGS)
-
-bench-gps: $(STAMP)-test,quickstart  ## time and memory of GPS sampling for ten million rows, checked against its limits
-	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/gps.py --check $(ARGS)
-
-bench-views: $(STAMP)-test,quickstart  ## decoding and cutting views against Pillow, checked against its bars
-	$(OFFLINE) PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/views.py --check $(ARGS)
-
-bench-cache: $(STAMP)-test,quickstart  ## what reading the feature cache costs and what it saves, checked against its limits
-	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/feature_cache.py --check $(ARGS)
-
-bench-loop: $(STAMP)-test,quickstart  ## overhead of a training step, the head on one photo, memory with view_chunk; a GPU where one is
-	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/training_step.py $(ARGS)
-	$(OFFLINE) PYTHONPATH=. $(BIN)/python tests/benchmarks/device.py
+bench-%: $(STAMP)-test,quickstart  ## one of tests/benchmarks, e.g. bench-gps, checked against its bars
+	$(OFFLINE) PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/$*.py --check $(ARGS)
 
 clean:  ## remove the environment, builds and tool caches; runs stay
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from importlinter.cli import lint_imports
 
+from tests.benchmarks.speed_table import speed_table, with_table
+
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "natix_roadwork"
@@ -253,6 +255,11 @@ def test_published_numbers_come_from_result_files() -> None:
             known = _intervals(json.loads((ROOT / file).read_text(encoding="utf-8")))
             shown = re.findall(r"-?\d\.\d\d \[-?\d\.\d\d, -?\d\.\d\d\]", table)
             assert shown and set(shown) <= known, f"{_name(guide)}: {sorted(set(shown) - known)} not in {file}"
+
+
+def test_table_of_speed_comes_from_result_files() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_table(readme, speed_table()) == readme, "run python tests/benchmarks/speed_table.py README.md"
 
 
 def test_intervals_are_found_in_the_result_of_a_comparison() -> None:

@@ -261,6 +261,7 @@ def logistic_out_of_fold(
         c: Inverse strength of the L2 penalty.
     """
     probabilities = np.full(len(labels), np.nan)
+    features = features.astype(np.float64)  # in single precision the solver's line search can fail on a few rows
     for fit, held_out in folds:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=c, class_weight="balanced", max_iter=1000))
         probabilities[held_out] = model.fit(features[fit], labels[fit]).predict_proba(features[held_out])[:, 1]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from natix_roadwork.gps.cities import place_name
 from natix_roadwork.gps.coordinates import check_gps, located
@@ -62,7 +63,9 @@ def cluster_targets(target_gps: ArrayLike, num_clusters: int = NUM_CLUSTERS, see
     rows = np.flatnonzero(located(gps))
     points = unit_vectors(gps[rows])
     count = min(num_clusters, len(np.unique(points, axis=0)))
-    found = KMeans(count, n_init=10, random_state=seed).fit(points)
+    # Threads gain nothing on so few points, and those of OpenMP crash in a process forked from one that used them.
+    with threadpool_limits(limits=1):
+        found = KMeans(count, n_init=10, random_state=seed).fit(points)
     centers = coordinates_of(found.cluster_centers_)
     order = np.argsort(-np.bincount(found.labels_, minlength=count), kind="stable")
     names = _unique([place_name(centers[label]) for label in order])

@@ -51,7 +51,7 @@ def best_views(scores: Tensor, view_mask: Tensor, num_views: int) -> Tensor:
         Indices `(B, K)` in ascending order, index 0 among them; of equal scores the lower index is chosen.
     """
     ranking = scores.float().masked_fill(~view_mask, -torch.inf)
-    ranking[:, 0] = torch.inf
+    ranking[:, 0].fill_(torch.inf)
     # A stable sort breaks ties by view index, which topk does not promise.
     return ranking.argsort(dim=1, descending=True, stable=True)[:, :num_views].sort(dim=1).values
 

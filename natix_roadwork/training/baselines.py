@@ -109,7 +109,8 @@ def _vote(vectors: NDArray, labels: NDArray, queries: NDArray, sizes: list[int])
 
 def _fit_logistic(train: Features, vectors_of: Vectors, seed: int) -> Callable[[Features], FloatArray]:
     """Choose C by class-balanced out-of-fold log loss (the smaller C if equal) and return the scorer."""
-    vectors, labels = vectors_of(train), train.labels
+    # In single precision the solver's line search can fail on a few rows.
+    vectors, labels = vectors_of(train).astype(np.float64), train.labels
     held_out: list[NDArray] = []
     scores: list[FloatArray] = []
     for fit, rest in _inner_folds(train, seed):

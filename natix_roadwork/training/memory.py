@@ -158,6 +158,9 @@ def _peak_bytes(
     backward: bool,
 ) -> int:
     """Most bytes alive beyond weights and inputs while a module runs on inputs of the given sizes."""
+    # The first backward pass of a process starts a thread for each device known to it, and fake tensors make one known.
+    # With such threads a process forked from this one could not train, so the first pass is a real one.
+    torch.zeros((), requires_grad=True).backward()
     # As if traced by the compiler: transformers then keeps no fake tensor in its caches, where a real step would find it.
     traced = patch.object(torch.compiler, "_is_compiling_flag", True)
     with traced, _in_training(model), FakeTensorMode(allow_non_fake_inputs=True) as fake, _LiveBytes() as memory:

@@ -69,9 +69,9 @@ def thumbnail_features(
     tokens, masks = [], []
     for start in range(0, len(rows), ROWS_A_PASS):
         views = cut_views(rows[start : start + ROWS_A_PASS])
-        pixels = torch.stack(views["pixel_values"]).to(model.device)
+        pixels = views["pixel_values"].to(model.device)
         tokens.append(selector.thumbnail_tokens(model.backbone, pixels).half().cpu().numpy())
-        masks.append(torch.stack(views["view_mask"]).numpy())
+        masks.append(views["view_mask"].numpy())
     return Features(
         np.concatenate(tokens), np.concatenate(masks), np.asarray(rows["label"][:]), np.asarray(rows["group"][:]), 1
     )

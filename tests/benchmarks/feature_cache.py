@@ -1,4 +1,4 @@
-"""What the feature cache costs and saves, as ratios; run with `make bench-cache`, which fails when one misses its bar.
+"""What the feature cache costs and saves, as ratios; run with `make bench-feature_cache`, which fails when one misses its bar.
 
     python tests/benchmarks/feature_cache.py --check --output runs/bench/feature_cache.json
 
