@@ -14,12 +14,13 @@ BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 
 def speed_table(folder: Path = RESULTS) -> str:
-    """Return one Markdown row for each comparison in the `speed_*.json` files of a folder."""
+    """Return one Markdown row for each comparison that has a bar in the `speed_*.json` files of a folder."""
     lines = ["| what | the plain way | ours | ratio | bar |", "|---|---|---|---|---|"]
     for path in sorted(folder.glob("speed_*.json")):
         for row in json.loads(path.read_text())["comparisons"]:
-            sign = "≤" if row["at_most"] else "≥"
-            bar = "" if row["bar"] is None else f"{sign} {row['bar']:g}"
+            if row["bar"] is None:
+                continue
+            bar = f"{'≤' if row['at_most'] else '≥'} {row['bar']:g}"
             times = (f"{row[name]:,.1f} ms" for name in ("plain_ms", "ours_ms"))
             lines.append(f"| {row['name']} | {' | '.join(times)} | {row['ratio']:.2f} | {bar} |")
     return "\n".join(lines)
