@@ -62,12 +62,12 @@ format: $(STAMP)-style  ## let ruff rewrite what it can
 
 checks: style test  ## style and test
 
-bench: $(STAMP)-test,quickstart  ## every ratio of the README's table of speed, beside the plain ways: half an hour
+bench: $(STAMP)-test,quickstart  ## every ratio of the recipes' table of speed, beside the plain ways: half an hour
 	@set -e; for name in $(BENCHMARKS); do \
 	  $(OFFLINE) PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/$$name.py \
 	    --output model_cards/results/speed_$$name.json $(ARGS); \
 	done
-	$(BIN)/python tests/benchmarks/speed_table.py README.md
+	$(BIN)/python tests/benchmarks/speed_table.py recipes/README.md
 
 bench-%: $(STAMP)-test,quickstart  ## one of tests/benchmarks, e.g. bench-gps, checked against its bars
 	$(OFFLINE) PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/$*.py --check $(ARGS)

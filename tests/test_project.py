@@ -258,8 +258,8 @@ def test_published_numbers_come_from_result_files() -> None:
 
 
 def test_table_of_speed_comes_from_result_files() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_table(readme, speed_table()) == readme, "run python tests/benchmarks/speed_table.py README.md"
+    guide = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert with_table(guide, speed_table()) == guide, "run python tests/benchmarks/speed_table.py recipes/README.md"
 
 
 def test_intervals_are_found_in_the_result_of_a_comparison() -> None:

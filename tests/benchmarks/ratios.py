@@ -19,27 +19,29 @@ from natix_roadwork.environment import environment
 
 @dataclass(frozen=True)
 class Comparison:
-    """One bar: what it costs in milliseconds of processor time, the plain way and ours.
+    """One bar: what it costs, mostly in milliseconds of processor time, the plain way and ours.
 
     Attributes:
         name: What is compared.
-        plain_ms: The way that ours is measured against.
-        ours_ms: Our way.
-        ratio: `plain_ms / ours_ms`, or what the bar speaks of.
+        plain: The way that ours is measured against.
+        ours: Our way.
+        ratio: `plain / ours`, or what the bar speaks of.
         bar: What the ratio must reach; None = reported only.
         at_most: Whether the ratio must stay below the bar rather than reach it.
         error: How far the results are apart, in the unit the name says; None where they are not compared.
         error_bar: What `error` must stay below; None = reported only.
+        unit: Of `plain` and `ours`.
     """
 
     name: str
-    plain_ms: float
-    ours_ms: float
+    plain: float
+    ours: float
     ratio: float
     bar: float | None = None
     at_most: bool = False
     error: float | None = None
     error_bar: float | None = None
+    unit: str = "ms"
 
     def holds(self) -> bool:
         """Tell whether ratio and error are within their bars."""
@@ -80,7 +82,7 @@ def finish(comparisons: Sequence[Comparison], chosen: argparse.Namespace) -> Non
     for row in comparisons:
         bar = "" if row.bar is None else f" (bar {'<=' if row.at_most else '>='} {row.bar:g})"
         error = "" if row.error is None else f", apart by {row.error:.4g}"
-        print(f"{row.name}: {row.plain_ms:.2f} -> {row.ours_ms:.2f} ms, ratio {row.ratio:.2f}{bar}{error}")
+        print(f"{row.name}: {row.plain:.2f} -> {row.ours:.2f} {row.unit}, ratio {row.ratio:.2f}{bar}{error}")
     if chosen.output is not None:
         chosen.output.parent.mkdir(parents=True, exist_ok=True)
         record = {"threads": chosen.threads, **environment(), "comparisons": [asdict(row) for row in comparisons]}

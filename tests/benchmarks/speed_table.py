@@ -1,6 +1,6 @@
-"""The README's table of speed, from the result files of the benchmarks; run by `make bench` after them.
+"""The recipes' table of speed, from the result files of the benchmarks; run by `make bench` after them.
 
-python tests/benchmarks/speed_table.py README.md
+python tests/benchmarks/speed_table.py recipes/README.md
 """
 
 import json
@@ -21,8 +21,8 @@ def speed_table(folder: Path = RESULTS) -> str:
             if row["bar"] is None:
                 continue
             bar = f"{'≤' if row['at_most'] else '≥'} {row['bar']:g}"
-            times = (f"{row[name]:,.1f} ms" for name in ("plain_ms", "ours_ms"))
-            lines.append(f"| {row['name']} | {' | '.join(times)} | {row['ratio']:.2f} | {bar} |")
+            times = (f"{row[name]:,.1f} {row['unit']}" for name in ("plain", "ours"))
+            lines.append(f"| {row['name']} | {' | '.join(times)} | {row['ratio']:.3g} | {bar} |")
     return "\n".join(lines)
 
 

@@ -94,8 +94,8 @@ def step_overhead(dim: int, steps: int, rounds: int) -> Comparison:
         ours.append(trainer_step_ms(build(dim), rows, steps))
     return Comparison(
         f"trainer's step over a bare loop, batch {BATCH}, T = 18, D = {dim}",
-        plain_ms=min(bare),
-        ours_ms=min(ours),
+        plain=min(bare),
+        ours=min(ours),
         ratio=min(ours) / min(bare),
         bar=STEP_BAR,
         at_most=True,
@@ -174,8 +174,8 @@ def head_latency(name: str, rounds: int, **config: object) -> Comparison:
         times = fastest_rounds({"plain": products, "ours": lambda: model(view_features=tokens)}, 20 * rounds)
     return Comparison(
         f"{name}: milliseconds a photo, beside its matrix products alone",
-        plain_ms=times["plain"],
-        ours_ms=times["ours"],
+        plain=times["plain"],
+        ours=times["ours"],
         ratio=times["ours"],
         bar=HEAD_BAR_MS,
         at_most=True,
@@ -183,7 +183,7 @@ def head_latency(name: str, rounds: int, **config: object) -> Comparison:
 
 
 def memory(train_backbone: bool, photos: int) -> Comparison:
-    """Memory of a step without and with `view_chunk`, in MiB in place of milliseconds, and the gradients' distance."""
+    """Memory of a step without and with `view_chunk`, and the gradients' distance."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder, "unset.safetensors"), Path(folder, "set.safetensors")
         chunk = VIEWS if train_backbone else 4 * VIEWS
@@ -195,13 +195,14 @@ def memory(train_backbone: bool, photos: int) -> Comparison:
         print(f"  view_chunk {setting}: estimated {figures['estimate'] / 2**20:.0f} MiB, {ratio:.2f} of the measured")
     kind = "trained, checkpointed" if train_backbone else "frozen"
     return Comparison(
-        f"memory of a step, {kind} ViT-S on {photos} x {VIEWS} views, MiB",
-        plain_ms=unset["increment"] / 2**20,
-        ours_ms=chunked["increment"] / 2**20,
+        f"memory of a step, {kind} ViT-S on {photos} x {VIEWS} views",
+        plain=unset["increment"] / 2**20,
+        ours=chunked["increment"] / 2**20,
         ratio=unset["increment"] / chunked["increment"],
         bar=MEMORY_BAR,
         error=error,
         error_bar=GRADIENT_BAR,
+        unit="MiB",
     )
 
 
