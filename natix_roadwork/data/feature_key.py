@@ -101,12 +101,16 @@ def feature_key(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Name each value in which two records differ, by its path."""
-    before, after = _flat(there), _flat(now)
-    names = sorted(before.keys() | after.keys())
-    pairs = [(name, before.get(name, "nothing"), after.get(name, "nothing")) for name in names]
-    return [f"{name}: {old!r} there, {new!r} now" for name, old, new in pairs if old != new]
+    found = []
+    for name in sorted(there.keys() | now.keys()):
+        old, new = there.get(name, "nothing"), now.get(name, "nothing")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name}: {old!r} there, {new!r} now")
+    return found
 
 
 def photos_fingerprint(rows: Dataset) -> str:
@@ -143,11 +147,3 @@ def _end_of_file(path: str) -> tuple[int, bytes]:
             return size, file.read()
     except OSError as error:
         raise ValueError(f"photo {str(Path(path))!r} cannot be read: {error.strerror or error}") from error
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat

@@ -96,3 +96,8 @@ def test_options_that_make_no_sense_are_refused() -> None:
         FeatureOptions(dtype="int4")
     with pytest.raises(ValueError, match=r"precision=torch\.float16"):
         FeatureOptions(precision=torch.float16)
+
+
+def test_a_part_that_only_one_record_has_is_one_difference() -> None:
+    there, now = {"augmentation": {"seed": 0, "preset": "light"}, "draws": 2}, {"augmentation": None, "draws": 2}
+    assert differences(there, now) == ["augmentation: {'seed': 0, 'preset': 'light'} there, None now"]
