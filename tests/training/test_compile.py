@@ -34,7 +34,9 @@ def losses(trainer: RoadworkTrainer) -> list[float]:
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.process])]
+)
 @pytest.mark.parametrize("live", [False, True], ids=["tokens", "pixels"])
 def test_compiled_training_learns_the_same(tmp_path: Path, live: bool, backend: str) -> None:
     """Graphs have no break, and a last batch of another size costs one more compilation, not one a size."""
