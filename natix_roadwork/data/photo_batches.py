@@ -4,9 +4,10 @@ In come rows whose photos are still encoded; out go `pixel_values`, `view_mask`,
 that the run reads, ready for the trainer.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,6 +48,12 @@ class PhotoRows(DrawRows):
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.rows)
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
+        """Return some of these rows, in the order given."""
+        chosen = copy.copy(self)
+        chosen.rows = self.rows.select(rows)
+        return chosen
 
     def read(self, draws: Indices) -> dict[str, Tensor]:
         """Return `pixel_values` `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata."""

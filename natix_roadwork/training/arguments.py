@@ -107,6 +107,8 @@ class PretrainArguments(GPSArguments):
         squares: The two squares of `photo12`, each of `center`, `left`, `right`.
         metadata_fields: Names of fields, or `auto` = those that the leak audit passes (`data/leak_audit.py`).
         allow_leaking_fields: Fields to read although the audit refuses them; `result.json` says so.
+        selection_share: Share of the train groups that chooses the epoch in the place of dev, which then has taught the model
+            nothing: for ensembles, fold adapters and thresholds that are fitted on dev. 0 = dev chooses.
         verify_images: Decode every photo once, so that damaged ones are dropped instead of ending the run.
         near_duplicates: Whether photos of almost the same picture stay in one split; decodes each photo once.
         split_manifest: JSON file of the rows in each split: checked where it is there, else written.
@@ -184,6 +186,7 @@ class PretrainArguments(GPSArguments):
     )
     view_size: int = field(default=512, metadata={"help": "Side of a view in pixels."})
     dev_share: float = field(default=0.15, metadata={"help": "Share of the train rows held out as dev."})
+    selection_share: float = field(default=0.0, metadata={"help": "Share of train that chooses the epoch; 0 = dev."})
     max_megapixels: float = field(default=80.0, metadata={"help": "Larger photos are refused from their header."})
     decode_mode: Literal["full", "half"] = field(
         default="full", metadata={"help": "half: JPEGs at half their size where every view is still filled."}
@@ -225,6 +228,8 @@ class PretrainArguments(GPSArguments):
         self.focal_alpha = _focal_alpha(self.focal_alpha)
         if not 0.0 < self.dev_share < 1.0:
             raise ValueError(f"dev_share={self.dev_share!r} must lie between 0 and 1")
+        if not 0.0 <= self.selection_share < 1.0:
+            raise ValueError(f"selection_share={self.selection_share!r} must lie in [0, 1); 0 = dev chooses the epoch")
         self.feature_cache = {"false": "off", "true": "auto"}.get(self.feature_cache.lower(), self.feature_cache)
         self._check_augmentation()
 

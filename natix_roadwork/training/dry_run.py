@@ -4,6 +4,7 @@ It writes nothing but `dry_run.json`; tokens and the trainer's files go to a fol
 """
 
 import copy
+import dataclasses
 import json
 import math
 import tempfile
@@ -53,8 +54,9 @@ def dry_run(settings: PretrainArguments, args: RoadworkTrainingArguments) -> str
     global_batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     with tempfile.TemporaryDirectory() as scratch, fast_attention(args.fast_attention):
         short = _short(args, scratch)
+        few = dataclasses.replace(settings, selection_share=0.0)  # a few rows need not split by groups
         started = time.perf_counter()
-        inputs = prepare_inputs(settings, short, limit=global_batch, folder=scratch)
+        inputs = prepare_inputs(few, short, limit=global_batch, folder=scratch)
         prepare_seconds = time.perf_counter() - started
         trainer, clock = build_trainer(inputs, short), _StepClock()
         memory = memory_table(inputs, args, settings.backbone_id)

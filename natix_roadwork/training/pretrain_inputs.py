@@ -11,24 +11,21 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import ArrayLike, NDArray
-from transformers import PreTrainedConfig
-from transformers.image_processing_base import ImageProcessingMixin
-from transformers.utils import logging
 
 from natix_roadwork.data.augmentation import ViewAugmentation
 from natix_roadwork.data.dataset import LoadedRows, load_rows
-from natix_roadwork.data.draws import DrawRows
 from natix_roadwork.data.feature_rows import FeatureRows
+from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.data.leak_audit import MetadataChoice, resolve_metadata_fields
 from natix_roadwork.data.photo_batches import PhotoRows
 from natix_roadwork.embedded import embedded_backbone, is_embedded
 from natix_roadwork.gps.gate import SamplingPlan
 from natix_roadwork.model.checkpoint import check_image_processor
-from natix_roadwork.model.configuration_roadwork import IMAGENET_MEAN, IMAGENET_STD
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.gps_inputs import sampling_of
+from natix_roadwork.training.image_statistics import image_statistics
 from natix_roadwork.training.metadata_inputs import metadata_inputs
 from natix_roadwork.training.token_inputs import (
     compute_tokens,
@@ -37,8 +34,6 @@ from natix_roadwork.training.token_inputs import (
     standardizer_rows,
 )
 
-
-logger = logging.get_logger(__name__)
 
 # Settings that are fields of `RoadworkConfig` under the same name.
 MODEL_FIELDS = (
@@ -60,26 +55,34 @@ class PretrainInputs:
         rows: The loaded data set.
         model: Untrained head on its backbone, features standardised.
         processor: The image processor the model is saved with.
-        datasets: Model inputs by split, ready for the trainer.
+        datasets: Model inputs by split, ready for the trainer; `selection` is the part of train that chooses the epoch.
         tokens: Tokens by split, empty when neither the training nor the baselines need them.
         sampling: How train rows are drawn by their coordinates; None = not by them.
         metadata: The metadata fields the model reads, and the record of how they were chosen.
+        fitted: `(N,)` numbers of the train rows that are trained on; None = the first ones, as many as there are inputs.
     """
 
     rows: LoadedRows
     model: RoadworkForImageClassification
     processor: RoadworkImageProcessor
-    datasets: dict[str, DrawRows]
+    datasets: dict[str, PhotoRows] | dict[str, FeatureRows]
     tokens: dict[str, FeatureRows]
     metadata: MetadataChoice = field(default_factory=lambda: MetadataChoice([], {}))
     sampling: SamplingPlan | None = None
+    fitted: NDArray[np.int64] | None = None
 
     @property
     def sampling_weights(self) -> NDArray[np.float64] | None:
         """`(N,)` sampling weights of the train inputs; None = every row once an epoch."""
         if self.sampling is None or self.sampling.weights is None:
             return None
-        return self.sampling.weights[: len(self.datasets["train"])]
+        fitted = slice(len(self.datasets["train"])) if self.fitted is None else self.fitted
+        return self.sampling.weights[fitted]
+
+    @property
+    def chooser(self) -> str:
+        """The split whose metric chooses the epoch."""
+        return "selection" if "selection" in self.datasets else "dev"
 
 
 def prepare_inputs(
@@ -124,11 +127,40 @@ def prepare_inputs(
     else:
         chosen = {"standardizer": splits["train"].select(sample)}
         fit_standardizer(model, compute_tokens(chosen, model, processor, settings, args, **kept)["standardizer"])
-    inputs: dict[str, DrawRows] = dict(tokens)
+    fitted, selection = selection_rows(splits["train"], settings.selection_share, args.seed)
+    tokens = _with_selection(tokens, fitted, selection)
+    inputs: dict[str, Any] = tokens
     if not cached:
         views = _unnormalised(processor)
-        inputs = {name: PhotoRows(split, views, metadata, augmentation) for name, split in splits.items()}
-    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling)
+        photos = {name: PhotoRows(split, views, metadata, augmentation) for name, split in splits.items()}
+        inputs = _with_selection(photos, fitted, selection)
+    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted)
+
+
+def selection_rows(train: Dataset, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split train rows by groups into those that are trained on and those that choose the epoch.
+
+    Args:
+        train: Rows with `label` and `group`.
+        share: Wanted share of the latter; 0 = none.
+        seed: Decides the draw.
+
+    Returns:
+        Row numbers of both.
+
+    Raises:
+        ValueError: If the groups leave no such split.
+    """
+    if not share:
+        return np.arange(len(train)), np.arange(0)
+    mask = dev_mask(train["label"][:], train["group"][:], share, seed)
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def _with_selection(splits: dict[str, Any], fitted: NDArray[np.int64], selection: NDArray[np.int64]) -> dict[str, Any]:
+    if not splits or not len(selection):
+        return dict(splits)
+    return splits | {"train": splits["train"].select(fitted), "selection": splits["train"].select(selection)}
 
 
 def load_splits(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, dict[str, Dataset]]:
@@ -236,29 +268,6 @@ def balanced_alpha(labels: list[int], weights: ArrayLike | None = None) -> list[
         raise ValueError(f"focal_alpha=auto needs train rows of both classes, found {dict(counts)}")
     drawn = np.bincount(labels, weights=weights, minlength=2)
     return [float(drawn.sum() / (2 * drawn[label])) for label in (0, 1)]
-
-
-def image_statistics(
-    backbone_id: str, config: PreTrainedConfig, revision: str | None = None
-) -> tuple[list[float], list[float]]:
-    """Find the per-channel mean and deviation the backbone was trained with, on pixels in [0, 1].
-
-    They come from timm's own settings or from the backbone's `preprocessor_config.json`; ImageNet's where neither is.
-
-    Args:
-        backbone_id: Hub id or folder.
-        config: The backbone's config.
-        revision: Branch, tag or commit on the Hub.
-    """
-    settings: dict[str, Any] = getattr(config, "pretrained_cfg", None) or {}
-    if settings.get("mean") and settings.get("std"):
-        return list(settings["mean"]), list(settings["std"])
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(backbone_id, revision=revision)
-    except OSError:
-        logger.warning(f"{backbone_id} says no image mean and deviation; ImageNet's are used.")
-        settings = {}
-    return list(settings.get("image_mean", IMAGENET_MEAN)), list(settings.get("image_std", IMAGENET_STD))
 
 
 def _unnormalised(processor: RoadworkImageProcessor) -> RoadworkImageProcessor:

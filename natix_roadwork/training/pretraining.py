@@ -85,7 +85,7 @@ def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> Ro
         model=inputs.model,
         args=args,
         train_dataset=inputs.datasets["train"],
-        eval_dataset=inputs.datasets["dev"],
+        eval_dataset=inputs.datasets[inputs.chooser],
         data_collator=whole_batch,
         processing_class=inputs.processor,
         compute_metrics=compute_metrics,
@@ -161,8 +161,10 @@ def _record(
         "model": {name: value for name, value in config.items() if name not in ("backbone_config", "backbone_id")},
         "metadata": inputs.metadata.record,
         "splits": dataclasses.asdict(rows.manifest),
+        "learned_from": ["train"] if inputs.chooser == "selection" else ["train", "dev"],
+        "chosen_on": inputs.chooser,
         "best_step": trainer.state.best_global_step,
-        "best_dev_metric": trainer.state.best_metric,
+        "best_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,
         "gps": inputs.sampling.as_dict() if inputs.sampling else None,
         "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
@@ -187,8 +189,8 @@ def warnings_about(rows: LoadedRows) -> list[str]:
 
 def _score_baselines(inputs: PretrainInputs, seed: int) -> dict[str, dict[str, dict]]:
     features = {split: baseline_features(tokens) for split, tokens in inputs.tokens.items()}
-    scored = {split: features[split] for split in features if split != "train"}
-    probabilities = score_baselines(features["train"], features["dev"], scored, seed=seed)
+    scored = {split: features[split] for split in features if split not in ("train", "selection")}
+    probabilities = score_baselines(features["train"], features[inputs.chooser], scored, seed=seed)
     return {
         name: {
             split: _metrics(inputs, split, features[split].labels, values, seed) for split, values in by_split.items()

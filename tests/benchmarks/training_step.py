@@ -32,19 +32,12 @@ def main() -> None:
     """Measures every bar."""
     chosen = options(__doc__, steps=6, photos=32, dim=320, skip_memory=0)
     rows = [step_overhead(chosen.dim, chosen.steps, chosen.rounds)]
-    rows += [
-        head_latency("head, one photo, T = 1", chosen.rounds, evidence_grid=0, feature_pooling="cls"),
-        head_latency(
-            "head, one photo, T = 1, the plan's layers",
-            chosen.rounds,
-            evidence_grid=0,
-            feature_pooling="cls",
-            feed_forward=False,
-            attention_gate="elementwise",
-            view_positions=False,
-        ),
-        head_latency("head, one photo, G = 4", chosen.rounds, evidence_grid=4, feature_pooling="cls_mean"),
-    ]
+    one_token = {"evidence_grid": 0, "feature_pooling": "cls"}
+    plan = one_token | {"feed_forward": False, "attention_gate": "elementwise", "view_positions": False}
+    grid = {"evidence_grid": 4, "feature_pooling": "cls_mean"}
+    for name, config in (("T = 1, the plan's layers", plan), ("T = 1", one_token), ("G = 4", grid)):
+        for compiled in (False, True):
+            rows.append(head_latency(f"head, one photo, {name}", chosen.rounds, compiled, **config))
     if not chosen.skip_memory:
         rows += [memory(trained, chosen.photos) for trained in (False, True)]
     finish(rows, chosen)
@@ -152,7 +145,7 @@ def shortest(ends: list[float]) -> float:
     return 1000 * min(later - earlier for earlier, later in zip(ends[WARM_UP - 1 :], ends[WARM_UP:], strict=False))
 
 
-def head_latency(name: str, rounds: int, **config: object) -> Comparison:
+def head_latency(name: str, rounds: int, compiled: bool, **config: object) -> Comparison:
     """The head on one photo's cached tokens, D = 1280, against its matrix products alone."""
     model = build(1280, **config).eval()
     tokens = torch.randn(1, VIEWS, config["evidence_grid"] ** 2 + (2 if config["evidence_grid"] else 1), 1280)
@@ -171,9 +164,11 @@ def head_latency(name: str, rounds: int, **config: object) -> Comparison:
             for layer, given in inputs:
                 F.linear(given, layer.weight, layer.bias)
 
-        times = fastest_rounds({"plain": products, "ours": lambda: model(view_features=tokens)}, 20 * rounds)
+        head = torch.compile(model) if compiled else model
+        head(view_features=tokens)
+        times = fastest_rounds({"plain": products, "ours": lambda: head(view_features=tokens)}, 20 * rounds)
     return Comparison(
-        f"{name}: milliseconds a photo, beside its matrix products alone",
+        f"{name}{', compiled' if compiled else ''}: milliseconds a photo, beside its matrix products alone",
         plain=times["plain"],
         ours=times["ours"],
         ratio=times["ours"],

@@ -14,7 +14,7 @@ from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.dry_run import dry_run
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model, prepare_inputs
-from natix_roadwork.training.pretraining import _prepare_output, warnings_about
+from natix_roadwork.training.pretraining import _prepare_output, build_trainer, warnings_about
 
 
 Photos = Callable[..., Path]
@@ -115,9 +115,9 @@ def test_image_statistics_are_those_of_the_backbone_s_commit(backbone: Path, mon
         asked.append(revision)
         return {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 1.0, 1.0]}, {}
 
-    place = "natix_roadwork.training.pretrain_inputs"
-    monkeypatch.setattr(f"{place}.ImageProcessingMixin.get_image_processor_dict", statistics)
-    monkeypatch.setattr(f"{place}.RoadworkForImageClassification.from_backbone", from_backbone)
+    place = "natix_roadwork.training"
+    monkeypatch.setattr(f"{place}.image_statistics.ImageProcessingMixin.get_image_processor_dict", statistics)
+    monkeypatch.setattr(f"{place}.pretrain_inputs.RoadworkForImageClassification.from_backbone", from_backbone)
     model, processor = build_model(settings("photos", backbone), [0, 1])
     assert asked == ["c0ffee"]
     assert model.config.image_mean == processor.image_mean == [0.1, 0.2, 0.3]
@@ -155,3 +155,24 @@ def test_result_without_checkpoints_is_an_earlier_run(backbone: Path, tmp_path: 
     assert result.is_file()
     assert not _prepare_output(settings("photos", backbone, existing_run="overwrite"), training(tmp_path))
     assert not result.exists()
+
+
+@pytest.mark.parametrize("cache", ["off", "auto"])
+def test_a_share_of_train_chooses_the_epoch_so_that_dev_teaches_nothing(
+    photos: Photos, backbone: Path, tmp_path: Path, cache: str
+) -> None:
+    chosen = settings(photos(train=16, dev=4), backbone, selection_share=0.25, feature_cache=cache, baselines=False)
+    inputs = prepare_inputs(chosen, training(tmp_path), folder=str(tmp_path / "kept"))
+    train = inputs.rows.splits["train"]
+    selection = np.setdiff1d(np.arange(16), inputs.fitted)
+    assert 2 <= len(selection) <= 6 and inputs.chooser == "selection"
+    assert not set(train.select(selection)["group"]) & set(train.select(inputs.fitted)["group"])
+    assert [len(inputs.datasets[name]) for name in ("train", "selection")] == [16 - len(selection), len(selection)]
+    read = inputs.datasets["selection"].read(list(range(len(selection))))["labels"]
+    assert read.tolist() == train.select(selection)["label"]
+    assert build_trainer(inputs, training(tmp_path)).eval_dataset is inputs.datasets["selection"]
+
+
+def test_selection_share_is_checked(photos: Photos, backbone: Path) -> None:
+    with pytest.raises(ValueError, match=r"selection_share=1.0 must lie in \[0, 1\)"):
+        settings("photos", backbone, selection_share=1.0)
