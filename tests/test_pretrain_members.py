@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import os
+import runpy
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from transformers import AutoModelForImageClassification, DINOv3ViTConfig, DINOv
 
 from natix_roadwork.training import member_runs
 from natix_roadwork.training.checkpoints import checkpoint_folders, checkpoint_step
+from natix_roadwork.training.members import MembersArguments
 from tests.recipe_photos import write_photos
 
 
@@ -24,9 +27,9 @@ MEMBERS = """
 launch_config: recipes/accelerate/cpu.yaml
 members:
   first: recipes/pretrain/model_1_baseline.yaml
-  second: {recipe: recipes/pretrain/model_5_more_heads.yaml, num_attention_heads: 4}
+  second: {recipe: recipes/pretrain/model_5_more_heads.yaml, num_attention_heads: 4, squares: [left, right]}
 """
-EPOCHS = 12
+EPOCHS = 8
 TINY = {
     "baselines": "false",
     "early_stopping_patience": 0,
@@ -72,6 +75,20 @@ def words(tmp_path: Path) -> list[str]:
     return ["--config", str(tmp_path / "members.yaml"), *(f"--{key}={value}" for key, value in values.items())]
 
 
+def test_a_device_is_not_overruled_by_the_launch_config(recipe: ModuleType) -> None:
+    """`recipes/accelerate/one_gpu.yaml` names GPU 0, which accelerate would set over CUDA_VISIBLE_DEVICES."""
+    arguments = MembersArguments("members.yaml", devices=["1", "2"])
+    words = recipe.launch_words(arguments)
+    assert words[words.index("--gpu_ids") + 1] == "all" and words[-1] == "recipes/pretrain.py"
+    assert "--gpu_ids" not in recipe.launch_words(MembersArguments("members.yaml"))
+
+
+def test_a_user_s_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["pretrain_members.py", "--config", "absent.yaml"])
+    with pytest.raises(SystemExit, match=r"^pretrain_members: config: no recipe file at 'absent.yaml'$"):
+        runpy.run_path(str(ROOT / "recipes" / "pretrain_members.py"), run_name="__main__")
+
+
 @pytest.mark.process
 def test_a_killed_member_is_continued(
     recipe: ModuleType, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -84,7 +101,7 @@ def test_a_killed_member_is_continued(
     killer.join()
     printed = capsys.readouterr().out
     assert "first: failed" in printed and "second: trained" in printed
-    assert not (out / "first" / "result.json").exists() and len(list((tmp_path / "tokens").iterdir())) == 1
+    assert not (out / "first" / "result.json").exists() and len(list((tmp_path / "tokens").iterdir())) == 2
     listed = json.loads((out / "members.json").read_text())
     assert listed["failed"] == ["first"] and [entry["name"] for entry in listed["members"]] == ["second"]
     recipe.main(words)

@@ -60,14 +60,17 @@ def members_table(outcomes: Sequence[Outcome], output_dir: str | Path) -> str:
     """Describe the members in a line each: what became of it, its MCC with interval by split, and its minutes."""
     found = _results(outcomes)
     splits = list(dict.fromkeys(split for result in found.values() for split in result.metrics))
-    lines = [f"{'MCC [95 % interval]':24}{'':9}" + "".join(f"{split:>24}" for split in splits) + f"{'minutes':>9}"]
+    width = max(24, *(len(outcome.member.name) for outcome in outcomes))
+    lines = [
+        f"{'MCC [95 % interval]':{width}}{'':9}" + "".join(f"{split:>24}" for split in splits) + f"{'minutes':>9}"
+    ]
     for outcome in outcomes:
-        line = f"{outcome.member.name:24} {outcome.state:8}"
+        line = f"{outcome.member.name:{width}} {outcome.state:8}"
         if result := found.get(outcome.member.name):
             line += "".join(f"{interval_text(result.metrics[split]['mcc']):>24}" for split in splits)
             line += f"{result.wall_seconds / 60:>9.1f}"
         lines.append(line)
-    lines.append(f"folders and metrics      {Path(output_dir) / MEMBERS_NAME}")
+    lines.append(f"{'folders and metrics':{width}} {Path(output_dir) / MEMBERS_NAME}")
     return "\n".join(lines + [f"warning: {text}" for text in _warnings(found)])
 
 

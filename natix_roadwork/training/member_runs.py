@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,8 +72,7 @@ def train_members(
     outcomes = {member.name: Outcome(member, "skipped") for member in members if is_finished(member)}
     waiting, running = [member for member in members if member.name not in outcomes], dict[int, _Run]()
     shares: dict[str, float] = {}
-    with tqdm(total=len(members), bar_format=BAR) as bar, _signals() as received:
-        bar.initial = len(outcomes)
+    with _bar(len(members), len(outcomes)) as bar, _signals() as received:
         for name in outcomes:
             bar.write(f"{name}: trained before, skipped")
         try:
@@ -90,6 +90,12 @@ def train_members(
     if received:
         raise SystemExit(128 + received[0])
     return [outcomes[member.name] for member in members]
+
+
+def _bar(total: int, initial: int) -> tqdm:
+    """The progress display; where nobody looks on, in a log, a line a minute will do."""
+    interval = 1.0 if sys.stderr.isatty() else 60.0
+    return tqdm(total=total, initial=initial, bar_format=BAR, mininterval=interval, miniters=0, smoothing=0)
 
 
 def _fill(
@@ -174,8 +180,7 @@ def _show(bar: tqdm, num_ended: int, running: Iterable[_Run], shares: dict[str, 
     names = [run.member.name for run in running]
     shares.update({run.member.name: max(_share(run.member), shares.get(run.member.name, 0.0)) for run in running})
     bar.set_description_str("".join(f"{name} {shares[name]:.0%}, " for name in names), refresh=False)
-    bar.n = num_ended + sum(shares[name] for name in names)
-    bar.refresh()
+    bar.update(num_ended + sum(shares[name] for name in names) - bar.n)
 
 
 def _share(member: Member) -> float:
