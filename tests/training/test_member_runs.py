@@ -122,7 +122,7 @@ def test_tokens_are_not_computed_twice_at_once() -> None:
     Path("b.sh").write_text("ls tokens || exit 1")
     Path("c.sh").write_text("touch c.here")
     assert set(states(train(members, [{}, {}])).values()) == {"trained"}
-    assert Path("order").read_text().split() == ["a", "c", "b"]
+    assert Path("order").read_text().split()[-1] == "b"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -144,7 +144,10 @@ def test_a_signal_ends_all_members(number: signal.Signals, capsys: pytest.Captur
     thread.join()
     assert left.value.code == 128 + number and signal.getsignal(number) is before
     children = [int(Path(f"{name}.child").read_text()) for name in "ab"]
-    assert not [pid for pid in children if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    deadline = time.monotonic() + 20  # a killed process takes a moment to go
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in children):
+        assert time.monotonic() < deadline, "a member's process was left"
+        time.sleep(0.01)
     assert "a: stopped; the same command continues it" in capsys.readouterr().out
     assert not Path("out/c").exists()
 
