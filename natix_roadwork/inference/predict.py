@@ -171,8 +171,9 @@ def refuse_earlier_run(settings: PredictArguments) -> None:
 def _enter(settings: PredictArguments, parts: Parts) -> None:
     """Delete an earlier run, or check that it is the same prediction."""
     if settings.existing_run == "overwrite":
-        settings.path.unlink(missing_ok=True)
+        # The result goes first: without the member's file it would pass for another member's.
         (settings.path.parent / RESULT_NAME).unlink(missing_ok=True)
+        settings.path.unlink(missing_ok=True)
         parts.remove()
     if settings.path.is_file():
         check_same(read_predictions(settings.path).record, parts.record, str(settings.path))
