@@ -6,6 +6,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.yaml_args import parse_recipe
 
@@ -93,6 +94,24 @@ def test_features_are_extracted_as_they_are_trained_on(features: str, training: 
     keys += ("feature_dtype", "view_layout", "view_size", "squares", "global_fit", "max_megapixels", "near_duplicates")
     extracted, trained = ([getattr(settings, key) for key in keys] for settings, _ in found)
     assert extracted == trained and found[0][1].seed == found[1][1].seed
+
+
+@pytest.mark.parametrize(
+    ("predicted", "training"),
+    [("quickstart", "quickstart"), ("natix", "model_1_baseline")],
+    ids=["quickstart", "natix"],
+)
+def test_rows_are_predicted_as_they_were_split_in_training(predicted: str, training: str) -> None:
+    trained, args = parse_recipe(
+        ["--config", str(PRETRAIN / f"{training}.yaml"), "--use_cpu", "true"],
+        (PretrainArguments, RoadworkTrainingArguments),
+    )
+    (settings,) = parse_recipe(
+        ["--config", str(ROOT / "recipes" / "predict" / f"{predicted}.yaml")], (PredictArguments,)
+    )
+    assert settings.seed == args.seed and settings.model == args.output_dir
+    keys = [key for key in (*ROW_KEYS, "dataset_name", "dataset_revision", "text_encoder_id") if key != "seed"]
+    assert {key: getattr(settings, key) for key in keys} == {key: getattr(trained, key) for key in keys}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)

@@ -5,6 +5,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,16 +175,17 @@ def _record(
     }
 
 
-def warnings_about(rows: LoadedRows) -> list[str]:
-    """Say what a reader of the scores on these rows must know."""
+def warnings_about(rows: LoadedRows, splits: Sequence[str] = ("dev",)) -> list[str]:
+    """Say what a reader of the scores on splits of these rows must know."""
     path = Path(rows.dataset_name)
     found = []
     if (path / SETTINGS_FILE).is_file() or (path.parent / SETTINGS_FILE).is_file():  # a folder, or its shards
         found.append("the photos are drawn scenes, a stand-in; the scores are not roadwork accuracy")
-    counts = rows.report.kept["dev"]
-    if min(counts.values()) < FEW_ROWS:
-        held = " and ".join(f"{count} {name}" for name, count in counts.items())
-        found.append(f"dev holds {held} rows; below {FEW_ROWS} of a class its intervals are wide")
+    for split in splits:
+        counts = rows.report.kept[split]
+        if min(counts.values()) < FEW_ROWS:
+            held = " and ".join(f"{count} {name}" for name, count in counts.items())
+            found.append(f"{split} holds {held} rows; below {FEW_ROWS} of a class its intervals are wide")
     return found
 
 

@@ -1,0 +1,102 @@
+"""What a member reads of a data set: the rows of the splits to predict, as photos or as cached tokens, with their metadata.
+
+`predict.py` runs them through the model.
+"""
+
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset
+
+from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.feature_cache import extract_features
+from natix_roadwork.data.feature_key import FeatureOptions
+from natix_roadwork.data.feature_rows import FeatureRows
+from natix_roadwork.data.metadata import MetadataInputs
+from natix_roadwork.data.photo_batches import PhotoRows
+from natix_roadwork.data.text_vectors import TEXT_FOLDER, compute_text_vectors
+from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
+from natix_roadwork.inference.member import Member
+
+
+def load_predicted(
+    settings: PredictArguments, state: PartialState, allow_lockbox: bool = False
+) -> tuple[LoadedRows, dict[str, Dataset]]:
+    """Load the data set, split as in training; of its splits, those to predict.
+
+    Raises:
+        ValueError: If the data cannot be used, or a split is not there, empty, or a lockbox that may not be predicted.
+    """
+    with state.main_process_first():
+        rows = load_rows(
+            settings.dataset_name,
+            revision=settings.dataset_revision,
+            **{key: getattr(settings, key) for key in ROW_KEYS},
+        )
+    for name in settings.splits:
+        if not len(rows.splits.get(name, [])):
+            raise ValueError(
+                f"splits={settings.splits!r}: {settings.dataset_name!r} has no {name} rows, only "
+                f"{ {split: len(found) for split, found in rows.splits.items()} }"
+            )
+        if name == "test" and rows.lockbox and not allow_lockbox:
+            raise ValueError(
+                f"splits={settings.splits!r}: the test split of {settings.dataset_name!r} is a lockbox, which is scored "
+                "once for each published model, by publishing it; predict dev"
+            )
+    return rows, {name: rows.splits[name] for name in settings.splits}
+
+
+def member_inputs(
+    member: Member, splits: dict[str, Dataset], settings: PredictArguments, state: PartialState
+) -> dict[str, PhotoRows] | dict[str, FeatureRows]:
+    """Make what the member reads of each split: photos, or tokens from the cache, with the metadata of its config.
+
+    Raises:
+        ValueError: If the cache, or the text encoder, cannot be used.
+    """
+    metadata = read_metadata(member, splits, settings, state)
+    if settings.feature_cache == "off":
+        return {name: PhotoRows(split, member.processor, metadata) for name, split in splits.items()}
+    if member.model.view_selector is not None:
+        raise ValueError(
+            f"feature_cache={settings.feature_cache!r}: the model looks at a photo to choose its views, so its answers "
+            "cannot come from cached tokens; set it to off"
+        )
+    options = FeatureOptions(dtype=settings.feature_dtype, precision=settings.precision(state.device))
+    caches = {
+        name: extract_features(
+            split,
+            member.model,
+            member.processor,
+            options,
+            folder=None if settings.feature_cache == "auto" else Path(settings.feature_cache) / name,
+            num_workers=settings.dataloader_num_workers,
+            state=state,
+            description=f"Backbone tokens of {name}",
+        )
+        for name, split in splits.items()
+    }
+    return {name: FeatureRows(caches[name], split, metadata=metadata) for name, split in splits.items()}
+
+
+def read_metadata(
+    member: Member, splits: dict[str, Dataset], settings: PredictArguments, state: PartialState
+) -> MetadataInputs:
+    """Prepare the metadata that the member's config names; texts get their vectors once, on the main process.
+
+    Raises:
+        ValueError: If the text encoder cannot be used.
+    """
+    config, vectors = member.model.config, None
+    if "text" in config.metadata_fields:
+        texts = {text for split in splits.values() for text in split["text"][:]}
+        own = settings.feature_cache not in ("off", "auto")
+        with state.main_process_first():
+            vectors = compute_text_vectors(
+                texts,
+                settings.text_encoder_id,
+                folder=Path(settings.feature_cache) / TEXT_FOLDER if own else None,
+                device=str(state.device),
+            )
+    return MetadataInputs(tuple(config.metadata_fields), config.vocabularies, vectors)
