@@ -28,6 +28,7 @@ from natix_roadwork.inference.report_rows import run_warnings
 from natix_roadwork.inference.row_evidence import EvidenceReader
 from natix_roadwork.inference.row_slices import row_slices
 from natix_roadwork.inference.slice_scores import (
+    Slice,
     SliceScore,
     adjusted,
     score_slices,
@@ -177,7 +178,7 @@ def build_report(
         undivided=undivided,
         num_tests=sum(value is not None for value in [*of_slices, calibration_p]),
         worst=cards,
-        errors=_error_map(rows, labels, decisions),
+        errors=_error_map(rows, slices, labels, decisions),
         suggestions=suggestions,
         unanswered=unanswered,
         warnings=[*run_warnings(predictions, result), *warnings, *_model_warnings(cards)],
@@ -215,7 +216,9 @@ def _confusion(labels: NDArray[np.int64], decisions: NDArray[np.bool_]) -> dict[
     return {name: int(((labels == label) & (decisions == made)).sum()) for name, (label, made) in pairs.items()}
 
 
-def _error_map(rows: Dataset, labels: NDArray[np.int64], decisions: NDArray[np.bool_]) -> ErrorMap | None:
+def _error_map(
+    rows: Dataset, slices: Sequence[Slice], labels: NDArray[np.int64], decisions: NDArray[np.bool_]
+) -> ErrorMap | None:
     gps = gps_of(rows)
     known = ~np.isnan(gps).any(axis=1)
     if not known.any():
@@ -225,7 +228,11 @@ def _error_map(rows: Dataset, labels: NDArray[np.int64], decisions: NDArray[np.b
         list(KINDS)[:3],
         list(KINDS)[3],
     )
-    return ErrorMap(gps[known], kinds[known])
+    regions = np.full(len(gps), "", dtype=object)
+    for slice_ in slices:
+        if slice_.dimension == "GPS region":
+            regions[slice_.mask] = slice_.value
+    return ErrorMap(gps[known], kinds[known], regions[known].astype(str))
 
 
 def _model_warnings(cards: Sequence[WorstRow]) -> list[str]:

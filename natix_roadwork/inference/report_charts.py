@@ -51,10 +51,12 @@ class ErrorMap:
     Attributes:
         gps: `(M, 2)` latitude and longitude in degrees.
         kinds: `(M,)` keys of `KINDS`.
+        regions: `(M,)` name of the GPS region of each.
     """
 
     gps: NDArray[np.float64]
     kinds: NDArray[np.str_]
+    regions: NDArray[np.str_]
 
 
 def reliability_chart(bins: list[ReliabilityBin]) -> str:
@@ -93,8 +95,14 @@ def threshold_chart(curve: ThresholdCurve) -> str:
     return _svg(figure, "threshold", label)
 
 
-def map_chart(errors: ErrorMap, seed: int = 0) -> str:
-    """Draw rows where they were taken, by what was decided; the shape of a mark tells as much as its colour."""
+def map_chart(errors: ErrorMap, name: str = "map", seed: int = 0) -> str:
+    """Draw rows where they were taken, by what was decided; the shape of a mark tells as much as its colour.
+
+    Args:
+        errors: The rows.
+        name: Tells this chart from others on the page.
+        seed: Seed of the sample of right decisions, where there are too many to draw.
+    """
     low, high = errors.gps.min(axis=0), errors.gps.max(axis=0)
     middle, span = (low + high) / 2, np.maximum((high - low) * MAP_MARGIN, MIN_SPAN_DEGREES)
     # One degree of longitude is as wide as it is on the ground in the middle of the map.
@@ -119,7 +127,7 @@ def map_chart(errors: ErrorMap, seed: int = 0) -> str:
     axes.locator_params(axis="y", nbins=5)
     axes.ticklabel_format(useOffset=False)
     axes.set(xlabel="longitude, degrees", ylabel="latitude, degrees")
-    return _svg(figure, "map", "Rows on a map: " + ", ".join(shown))
+    return _svg(figure, name, "Rows on a map: " + ", ".join(shown))
 
 
 def _figure(height: int = HEIGHT) -> tuple[Figure, Axes]:

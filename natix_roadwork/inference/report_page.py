@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from natix_roadwork.data.view_picture import view_colours
+from natix_roadwork.data.natix_columns import LABEL_NAMES
+from natix_roadwork.data.view_picture import MIDDLE_GRAY, view_colours
 from natix_roadwork.inference import report_charts
 from natix_roadwork.inference.error_report import ReportData
+from natix_roadwork.inference.report_charts import ErrorMap
 from natix_roadwork.inference.slice_scores import MIN_GROUPS, MIN_ROWS, Estimate
 from natix_roadwork.inference.suggestions import LEVEL, format_p, stands_out
 from natix_roadwork.inference.worst_rows import WorstRow
@@ -27,12 +30,12 @@ HEADLINE = {
     "ece": ("ECE", "calibration error of the probabilities"),
     "mcc_balanced": ("MCC at 50/50", "as if half of the rows were roadwork"),
 }
-FONT_SHARE = 0.027  # of the photo's width: 16 pixels where the photo is 600 wide, its smallest size on the page
+FONT_SHARE = 0.03  # of the photo's width: 16 pixels where the photo is 540 wide, its smallest size on the page
 INSET_SHARE = 0.004
-NUMBER_HEIGHTS = (
-    0.5,
-    0.3,
-)  # of a tile's box and of a square's, where a number stands clear of the tile's in the middle
+# Where in its box a number stands: a tile's in the middle, the two squares' clear of the tiles' and of each other.
+TILE_HEIGHT, SQUARE_HEIGHTS = 0.5, (0.94, 0.06)
+LUMINANCE = (0.299, 0.587, 0.114)
+GREY, INK, WHITE = "#c9ced3", "#101418", "#ffffff"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class DrawnView:
     width: int
     height: int
     colour: str
+    ink: str
     stroke: float
     text: str
     text_x: int
@@ -64,14 +68,27 @@ def render(data: ReportData) -> str:
         style=package.joinpath(STYLE).read_text(encoding="utf-8"),
         headline=HEADLINE,
         boxes=drawn_views,
+        one_decision=_one_decision(data.confusion),
         reliability=report_charts.reliability_chart(data.reliability),
         threshold=report_charts.threshold_chart(data.threshold),
-        error_map=report_charts.map_chart(data.errors, data.seed) if data.errors else "",
+        maps=error_maps(data.errors, data.seed) if data.errors else [],
         stands_out=stands_out,
         level=LEVEL,
         min_rows=MIN_ROWS,
         min_groups=MIN_GROUPS,
     )
+
+
+def error_maps(errors: ErrorMap, seed: int) -> list[tuple[str, str]]:
+    """Draw all rows with coordinates, then each region alone, where there are several; names and SVG text."""
+    regions = list(dict.fromkeys(errors.regions.tolist()))
+    whole = [("All regions", report_charts.map_chart(errors, "map", seed))]
+    parts = []
+    for number, region in enumerate(regions if len(regions) > 1 else []):
+        here = errors.regions == region
+        part = ErrorMap(errors.gps[here], errors.kinds[here], errors.regions[here])
+        parts.append((region, report_charts.map_chart(part, f"map{number}", seed)))
+    return whole + parts
 
 
 def drawn_views(row: WorstRow) -> list[DrawnView]:
@@ -89,7 +106,7 @@ def drawn_views(row: WorstRow) -> list[DrawnView]:
         left, top, right, bottom = view.box
         kept = view.state == "kept"
         inset = round(INSET_SHARE * width * (number % 4))  # so that edges that coincide can be told apart
-        share = NUMBER_HEIGHTS[number > 9]
+        share = SQUARE_HEIGHTS[number % 2] if number > 9 else TILE_HEIGHT
         at = (2.6 * font, 0.9 * font) if number == 0 else ((left + right) / 2, top + share * (bottom - top))
         drawn.append(
             DrawnView(
@@ -98,7 +115,8 @@ def drawn_views(row: WorstRow) -> list[DrawnView]:
                 y=top + inset,
                 width=max(1, right - left - 2 * inset),
                 height=max(1, bottom - top - 2 * inset),
-                colour="rgb({}, {}, {})".format(*colours[number]),
+                colour="rgb({}, {}, {})".format(*colours[number]) if kept else GREY,
+                ink=INK if not kept or np.dot(colours[number], LUMINANCE) > MIDDLE_GRAY else WHITE,
                 stroke=1.5 + 4.5 * view.weight / strongest,
                 text=f"{number}: {view.weight:.0%}" if kept else str(number),
                 text_x=round(at[0]),
@@ -125,7 +143,7 @@ def format_points(estimate: Estimate) -> str:
     """Write a difference of rates in points of percent with its interval; `undefined` where there is none."""
     if estimate.value is None:
         return "undefined"
-    interval = "" if estimate.low is None else f" [{100 * estimate.low:+.0f}, {100 * estimate.high:+.0f}]"
+    interval = "" if estimate.low is None else f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
     return f"{100 * estimate.value:+.1f}{interval}"
 
 
@@ -151,3 +169,10 @@ def _cell(value: object) -> str:
     if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
         return format_estimate(value)
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _one_decision(confusion: dict[str, int]) -> str | None:
+    """Name the decision that all rows got, if they got the same one."""
+    if not confusion["tp"] + confusion["fp"]:
+        return LABEL_NAMES[0]
+    return None if confusion["tn"] + confusion["fn"] else LABEL_NAMES[1]

@@ -54,7 +54,7 @@ class SliceScore:
         num_rows: Rows in it.
         num_positives: Roadwork rows in it.
         num_groups: Groups with a row in it.
-        mcc: Undefined where the slice has rows of one label only.
+        mcc: Undefined where the slice has one label or one decision only.
         accuracy: Share of right decisions.
         fnr: Share of the roadwork rows that are missed.
         fpr: Share of the other rows that are called roadwork.
@@ -198,9 +198,8 @@ def _figures(counts: FloatArray, totals: FloatArray) -> dict[str, FloatArray]:
     tp, fp, tn, fn = counts.T
     with np.errstate(divide="ignore", invalid="ignore"):
         product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-        mcc = np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(np.where(product > 0, product, 1)), 0.0)
         return {
-            "mcc": np.where((tp + fn > 0) & (tn + fp > 0), mcc, np.nan),
+            "mcc": np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(product), np.nan),
             "accuracy": (tp + tn) / counts.sum(axis=1),
             "fnr": fn / (tp + fn),
             "fpr": fp / (tn + fp),

@@ -54,17 +54,17 @@ def suggest(
     Returns:
         The suggestions, and the slices that stand out without any recipe key that answers to them.
     """
-    suggestions: dict[str, Suggestion] = {}
+    suggestions: dict[tuple[str, str], Suggestion] = {}
     unanswered = []
-    for score in sorted((score for score in scores if stands_out(score)), key=lambda score: score.adjusted_p or 0.0):
+    worse = [score for score in scores if stands_out(score)]
+    for score in sorted(worse, key=lambda score: (score.adjusted_p or 0.0, -(score.excess.value or 0.0))):
         found = _for_slice(score)
         if found is None:
             unanswered.append(score)
-        else:  # several slices may speak for one change
-            earlier = suggestions.get(found.keys)
-            figures = f"{earlier.figures}; {found.figures}" if earlier else found.figures
-            hypothesis = earlier.hypothesis if earlier else found.hypothesis
-            suggestions[found.keys] = Suggestion(hypothesis, figures, found.keys)
+        else:  # several slices may speak for one reason
+            key = found.hypothesis, found.keys
+            figures = f"{suggestions[key].figures}; {found.figures}" if key in suggestions else found.figures
+            suggestions[key] = Suggestion(found.hypothesis, figures, found.keys)
     answers = list(suggestions.values())
     if calibration_p is not None and calibration_p <= LEVEL:
         answers.append(_for_calibration(calibration, calibration_p, temperature))
