@@ -181,7 +181,7 @@ def build_report(
         errors=_error_map(rows, slices, labels, decisions),
         suggestions=suggestions,
         unanswered=unanswered,
-        warnings=[*run_warnings(predictions, result), *warnings, *_model_warnings(cards)],
+        warnings=list(dict.fromkeys([*run_warnings(predictions, result), *warnings, *_model_warnings(cards)])),
         seed=seed,
     )
 

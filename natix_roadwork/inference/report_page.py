@@ -156,7 +156,10 @@ def ablation_table(ablation: Any) -> list[dict[str, str]]:  # noqa: ANN401 - wha
     if not ablation:
         return []
     if isinstance(ablation, dict):
-        ablation = [{"variant": name, **values} for name, values in ablation.items() if isinstance(values, dict)]
+        ablation = [
+            {"variant": name, **(values if isinstance(values, dict) else {"value": values})}
+            for name, values in ablation.items()
+        ]
     if not isinstance(ablation, list) or not all(isinstance(row, dict) for row in ablation):
         raise ValueError(
             f"details.ablation is a {type(ablation).__name__}; expected a list of mappings, one a variant"

@@ -12,6 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.predictions import ORIGINAL, Predictions
 from natix_roadwork.runs import RunResult
+from natix_roadwork.training.pretraining import warnings_about
 
 
 _NAMED = 3  # row ids in an error message
@@ -96,11 +97,12 @@ def run_warnings(predictions: Predictions, result: RunResult | None) -> list[str
 
 
 def data_warnings(result: RunResult | None, loaded: LoadedRows) -> list[str]:
-    """Warn where the record speaks of other data than was loaded."""
+    """Say what a reader must know of the data: drawn scenes, few rows, a record that speaks of other data."""
+    found = warnings_about(loaded) if "dev" in loaded.splits else []
     fingerprint = None if result is None else result.data.get("fingerprint")
-    if fingerprint in (None, loaded.fingerprint):
-        return []
-    return ["the run's record speaks of other data than these rows; its baselines may not be comparable"]
+    if fingerprint not in (None, loaded.fingerprint):
+        found.append("the run's record speaks of other data than these rows; its baselines may not be comparable")
+    return found
 
 
 def _listed(splits: Sequence[str]) -> str:

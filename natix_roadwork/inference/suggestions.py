@@ -13,7 +13,7 @@ from natix_roadwork.inference.slice_scores import SliceScore
 
 
 LEVEL = 0.05
-AUGMENT = "--augmentation heavy --feature_draws 4"
+AUGMENT = "--augmentation heavy --feature_cache auto --feature_draws 4"
 DARK_DAYTIMES = ("night", "dusk", "dawn")
 BAD_WEATHER = ("rainy", "foggy", "snowy", "overcast", "cloudy")
 SMALL = tuple(name for _, name in SIZES[:2])
