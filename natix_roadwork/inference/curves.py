@@ -63,7 +63,7 @@ class CalibrationTest:
     """Whether the probabilities differ from the shares of roadwork by more than chance.
 
     Attributes:
-        p_value: Of the joint test of `bias` and `overconfidence`; None with fewer than five groups.
+        p_value: Of the joint test of `bias` and `overconfidence`; None with fewer than five groups or one label only.
         bias: Mean probability minus share of roadwork.
         overconfidence: Mean of (p - y)(2 p - 1): above 0 where probabilities lie too far from .5.
     """
@@ -156,7 +156,7 @@ def calibration_test(labels: NDArray[np.int64], probabilities: FloatArray, group
     scores = np.stack([gaps, gaps * (2 * probabilities - 1)], axis=1)
     sums = group_sums(codes, scores, int(codes.max()) + 1)
     bias, overconfidence = scores.mean(axis=0).tolist()
-    if len(sums) < MIN_GROUPS:
+    if len(sums) < MIN_GROUPS or len(set(labels.tolist())) == 1:
         return CalibrationTest(None, bias, overconfidence)
     return CalibrationTest(_hotelling(sums), bias, overconfidence)
 

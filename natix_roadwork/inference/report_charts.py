@@ -154,7 +154,10 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[a-z]+[\w.]*_\d+"', "", text)
+    used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
+    # An id is kept where something refers to it, and made the chart's own: a page holds several.
+    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", text)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would speak of the whole page
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
     for stand_in, colour in COLOURS.items():

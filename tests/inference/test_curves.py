@@ -49,6 +49,7 @@ def test_calibration_is_judged_by_whole_groups() -> None:
     assert calibration_test(*drawn(sharpness=0.5)).overconfidence < 0
     labels, probabilities, _ = drawn()
     assert calibration_test(labels, probabilities, np.repeat(["a", "b"], 1000)).p_value is None
+    assert calibration_test(np.ones_like(labels), probabilities, np.arange(2000).astype(str)).p_value is None
 
 
 def test_calibration_finds_about_one_in_twenty_by_chance() -> None:
