@@ -19,12 +19,13 @@ FLAGS = (
 
 
 def require_browser() -> tuple[str, str]:
-    """Find Chromium and its driver; without them the test fails under CI and is skipped elsewhere."""
-    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in found:
+    """Find Chromium or Chrome and the driver; without them the test fails under CI and is skipped elsewhere."""
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
         stop = pytest.fail if os.environ.get("CI") else pytest.skip
         stop("no chromium and chromedriver on the path (Debian: apt-get install chromium chromium-driver)")
-    return found[0], found[1]
+    return binary, driver
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def test_page_says_what_the_figures_are(page: str, report: ReportData) -> None:
     assert f"{report.metrics['mcc']['value']:.3f}" in page and "120 rows of dev" in page
     assert "a stand-in &lt;script&gt;" in page and "<script" not in page
     assert "knn" in page and "0.50 [0.25, 0.75]" in page and "no pruning" in page
-    assert "hypotheses" in page and "--augmentation heavy" in page
+    assert "hypotheses" in page and "<span>--augmentation heavy</span>" in page
     assert all(f"<code>{row.row_id}</code>" in page for row in report.worst)
 
 
