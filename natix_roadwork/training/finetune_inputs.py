@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import bfloat16, float32
 from transformers.utils import cached_file, logging
 
@@ -27,12 +28,15 @@ from natix_roadwork.training.adapters import AdapterChoice, choose_adapter, set_
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.fold_targets import (
+    FOLDS_NAME,
     OWN_SPLITS,
     TRANSDUCTIVE,
     FoldParts,
     FoldTarget,
     choose_target,
     cut_folds,
+    folds_record,
+    keep_folds,
 )
 from natix_roadwork.training.four_bit import quantize_backbone
 from natix_roadwork.training.metadata_inputs import metadata_inputs
@@ -44,6 +48,7 @@ from natix_roadwork.training.yaml_args import known_keys
 
 logger = logging.get_logger(__name__)
 
+FEW_TO_CHOOSE = 10  # rows of a class
 LIKELY_LEARNED_FROM = ("train", "dev")  # of a base that does not say
 
 
@@ -90,7 +95,7 @@ def prepare_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments) 
     """Load the base and the target rows, cut the folds, choose the adapter.
 
     Raises:
-        ValueError: If base, data and settings do not fit together.
+        ValueError: If base, data and settings do not fit together, or `output_dir` holds other folds.
         ImportError: If QLoRA is asked for without bitsandbytes.
     """
     base = load_base(settings)
@@ -99,13 +104,16 @@ def prepare_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments) 
     target = choose_target(loaded, settings.fold_target, settings.use_lockbox)
     _check_splits(base, loaded, target)
     parts = cut_folds(target, settings.num_folds, settings.selection_share, args.seed)
+    record = folds_record(target, parts, base.identity, loaded.fingerprint, args.seed)
+    with args.main_process_first(desc="checking the folds"):  # before the minutes that tokens may take
+        keep_folds(Path(args.output_dir) / FOLDS_NAME, record)
     choice = choose_adapter(base.model, settings.adapter_settings)
     if choice.kind == "qlora":
         quantize_backbone(base.model)
     base.model.to(args.device)
     set_dropout(base.model, settings.dropout)
     rows = _model_inputs(base, target, data, args)
-    return FinetuneInputs(base, loaded, target, rows, parts, choice, _warnings(base, loaded, target))
+    return FinetuneInputs(base, loaded, target, rows, parts, choice, _warnings(base, loaded, target, parts))
 
 
 def load_base(settings: FinetuneArguments) -> TrainedBase:
@@ -205,8 +213,14 @@ def _model_inputs(
     return FeatureRows(cache, target.rows, seed=args.seed, metadata=metadata)
 
 
-def _warnings(base: TrainedBase, loaded: LoadedRows, target: FoldTarget) -> list[str]:
+def _warnings(base: TrainedBase, loaded: LoadedRows, target: FoldTarget, parts: list[FoldParts]) -> list[str]:
     found = warnings_about(loaded) if "dev" in loaded.splits else []
+    fewest = min(np.bincount(target.labels[part.selection], minlength=2).min() for part in parts)
+    if fewest < FEW_TO_CHOOSE:
+        found.append(
+            f"the epoch of some fold is chosen on {fewest} rows of a class, which is mostly chance; raise selection_share, "
+            "or bring more rows"
+        )
     if target.transductive:
         found.append(
             f"{TRANSDUCTIVE}: the adapters learned from labels of the set they are scored on ({target.name}), in other "

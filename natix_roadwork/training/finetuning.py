@@ -20,7 +20,7 @@ from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.finetune_inputs import FinetuneInputs, fold_record, prepare_folds
 from natix_roadwork.training.fold_predictions import predict
-from natix_roadwork.training.fold_targets import FOLDS_NAME, OWN_SPLITS, TRANSDUCTIVE, folds_record, keep_folds
+from natix_roadwork.training.fold_targets import FOLDS_NAME, OWN_SPLITS, TRANSDUCTIVE
 from natix_roadwork.training.fold_training import FoldOutcome, keep_settings, train_fold
 
 
@@ -51,12 +51,10 @@ def finetune_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments)
     output, config = Path(args.output_dir), dataclasses.asdict(settings) | args.to_dict()
     with RunRecorder(config, args.seed) as recorder, fast_attention(args.fast_attention):
         _prepare_output(output, settings.existing_run, args)
+        with args.main_process_first(desc="checking the settings"):
+            keep_settings(output / WORK, config)
         inputs = prepare_folds(settings, args)
         _say_what_comes(inputs)
-        record = folds_record(inputs.target, inputs.parts, inputs.base.identity, inputs.loaded.fingerprint, args.seed)
-        with args.main_process_first(desc="checking the folds"):
-            keep_folds(output / FOLDS_NAME, record)
-            keep_settings(output / WORK, config)
         member = f"{inputs.base.identity.name}/{inputs.choice.kind}"
         base = predict(inputs.base.model, inputs, np.arange(len(inputs.target.rows)), args, inputs.base.identity.name)
         outcomes = [

@@ -147,6 +147,7 @@ def keep_folds(path: str | Path, record: dict[str, Any]) -> None:
     """
     path = Path(path)
     if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
         return
     try:

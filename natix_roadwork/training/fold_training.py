@@ -106,6 +106,8 @@ def train_fold(
         return FoldOutcome(json.loads(record.read_text(encoding="utf-8")), read_predictions(held_out))
     part, model = inputs.parts[number], inputs.base.model
     args = _fold_arguments(inputs, args, work)
+    sizes = [len(rows) for rows in (part.fit, part.selection, part.held_out)]
+    logger.info(f"{adapter.name}: {sizes[0]} rows train it, {sizes[1]} choose its epoch, {sizes[2]} are held out.")
     set_seed(args.seed)
     total = total_steps(len(part.fit), args)
     with adapted(model, adapter_config(model, inputs.choice.kind, settings.adapter_settings, total)) as wearing:
