@@ -19,7 +19,7 @@ from tests.recipe_photos import write_photos
 RECIPES = Path(__file__).parents[1] / "recipes"
 ROWS = {"train": 20, "dev": 24, "test": 12}
 COMMON = {"use_cpu": "true", "disable_tqdm": "true", "report_to": "none"}
-TIMES = ("wall_seconds", "peak_memory_bytes", "peak_gpu_memory_bytes")
+VARYING = ("wall_seconds", "peak_memory_bytes", "peak_gpu_memory_bytes", "commit", "dirty")
 
 
 def pairs(settings: dict[str, object]) -> list[str]:
@@ -81,11 +81,11 @@ def run_folds(base: Path, output_dir: Path, **settings: object) -> RunResult:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Everything a run leaves for others: the bytes of each file, and its result without times."""
+    """Everything a run leaves for others: the bytes of each file, and its result without times and checkout."""
     names = [folder / "oof.arrow", folder / "folds.json", *sorted((folder / "adapters").rglob("*"))]
     found: dict[str, Any] = {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in names if path.is_file()
     }
     result = json.loads((folder / "result.json").read_text())
     result["config"].pop("output_dir")
-    return found | {"result": {key: value for key, value in result.items() if key not in TIMES}}
+    return found | {"result": {key: value for key, value in result.items() if key not in VARYING}}

@@ -1,6 +1,5 @@
 """The fold recipe as a whole, at tiny size: files, honesty of the figures, bad input, going on."""
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -10,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 
 from natix_roadwork import RoadworkForImageClassification
-from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.metrics import binary_metrics, mcc
 from natix_roadwork.runs import RunResult, write_result
@@ -25,7 +22,6 @@ from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.finetune_inputs import prepare_folds
 from natix_roadwork.training.finetuning import folds_table
 from natix_roadwork.training.fold_predictions import predict
-from natix_roadwork.training.fold_targets import FoldTarget, choose_target, cut_folds
 from natix_roadwork.training.yaml_args import parse_recipe
 from tests.fold_runs import ROWS, fold_command, outcome, run_folds
 
@@ -285,30 +281,6 @@ def test_splits_of_another_cut_are_refused(base: Path, tmp_path: Path, record_of
 def test_bad_settings_are_named(base: Path, tmp_path: Path, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run_folds(base, tmp_path, **settings)
-
-
-@pytest.mark.parametrize(
-    ("labels", "groups", "message"),
-    [
-        ([1] * 8, "abcdefgh", r"num_folds=2: split 'all rows' has 8 Roadwork \(1\) and 0 None \(0\) rows"),
-        ([0, 0, 1, 1, 1, 1], "aabcde", r"num_folds=2: the None rows lie in 1 group\(s\), fewer than num_folds=2"),
-        ([0, 0, 1, 1, 1, 1], "abcdef", r"fold 0: no part of its 3 rows can choose the epoch \(selection_share=0.3\)"),
-    ],
-)
-def test_rows_of_one_class_are_named(labels: list[int], groups: str, message: str) -> None:
-    names = [f"row{number}" for number in range(len(labels))]
-    rows = Dataset.from_dict({"label": labels, "group": list(groups), "row_id": names})
-    with pytest.raises(ValueError, match=message):
-        cut_folds(FoldTarget("dev", rows, transductive=False), 2, 0.3, seed=0)
-
-
-def test_lockbox_is_cut_only_if_asked_for(base: Path) -> None:
-    rows = load_rows(str(base.parent / "photos"), near_duplicates=False)
-    sealed = dataclasses.replace(rows, lockbox=True)
-    with pytest.raises(ValueError, match=r"fold_target='test' is a lockbox.*--use_lockbox true"):
-        choose_target(sealed, "test", use_lockbox=False)
-    assert choose_target(sealed, "test", use_lockbox=True).transductive
-    assert set(choose_target(sealed, "elsewhere", use_lockbox=False).rows["split"]) == {"train", "dev"}
 
 
 def test_identity_is_the_hash_of_the_weights(base: Path, finished: tuple[Path, RunResult]) -> None:
