@@ -21,6 +21,7 @@ import transformers
 from peft import AdaLoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
+from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -153,6 +154,10 @@ def layer_weights(wearing: PeftModel, adapter: str = ONLY) -> Iterator[tuple[str
     for name, part in wearing.get_base_model().named_modules():
         if isinstance(part, BaseTunerLayer):
             before = part.get_base_layer()
+            if hasattr(before.weight, "quant_state"):  # 4 bits: a merged copy would be rounded again
+                weight = dequantize_module_weight(before).detach()
+                yield f"{name}.weight", weight + part.get_delta_weight(adapter).detach(), weight
+                continue
             after = _merged_layer(part, adapter)
         elif isinstance(part, ModulesToSaveWrapper):
             before, after = part.original_module, part.modules_to_save[adapter]

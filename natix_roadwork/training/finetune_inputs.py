@@ -113,7 +113,12 @@ def prepare_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments) 
     base.model.to(args.device)
     set_dropout(base.model, settings.dropout)
     rows = _model_inputs(base, target, data, args)
-    return FinetuneInputs(base, loaded, target, rows, parts, choice, _warnings(base, loaded, target, parts))
+    warnings = _warnings(base, loaded, target, parts)
+    if choice.kind == "qlora":
+        warnings.append(
+            "backbone in 4 bits, here and for the base's figures; in float32 both answer a little differently"
+        )
+    return FinetuneInputs(base, loaded, target, rows, parts, choice, warnings)
 
 
 def load_base(settings: FinetuneArguments) -> TrainedBase:

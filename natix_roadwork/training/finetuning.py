@@ -48,6 +48,11 @@ def finetune_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments)
         ValueError: If base, data, settings or an earlier run do not fit, or an adapter has not moved its base.
         ImportError: If QLoRA is asked for without bitsandbytes.
     """
+    if args.resume_from_checkpoint:
+        raise ValueError(
+            f"resume_from_checkpoint={args.resume_from_checkpoint!r} names one checkpoint, but each fold has its own; a "
+            "run that was stopped goes on by --existing_run resume"
+        )
     output, config = Path(args.output_dir), dataclasses.asdict(settings) | args.to_dict()
     with RunRecorder(config, args.seed) as recorder, fast_attention(args.fast_attention):
         _prepare_output(output, settings.existing_run, args)

@@ -61,4 +61,6 @@ def quantize_backbone(model: PreTrainedModel) -> None:
             module=new,
         )
         new.bias = layer.bias
+        new.support_avx512bf16_for_cpu = False  # the packed layout of inference on a CPU has no gradient
+    model.is_loaded_in_4bit = True  # by which peft knows that these layers need its own 4-bit kind
     freeze(model.backbone)

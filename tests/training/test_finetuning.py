@@ -275,6 +275,7 @@ def test_splits_of_another_cut_are_refused(base: Path, tmp_path: Path, record_of
         ({"adapter": "qlora"}, "backbone_blocks is 0"),
         ({"feature_draws": 0}, r"augmentation='light' does nothing with feature_cache"),
         ({"selection_share": 1.0}, r"selection_share=1.0 must lie between 0 and 1"),
+        ({"resume_from_checkpoint": "there"}, "goes on by --existing_run resume"),
         ({"dropout": 1.0}, r"dropout=1.0 must lie in \[0, 1\)"),
     ],
 )
