@@ -176,15 +176,20 @@ def _record(
 
 def warnings_about(rows: LoadedRows) -> list[str]:
     """Say what a reader of the scores on these rows must know."""
-    path = Path(rows.dataset_name)
-    found = []
-    if (path / SETTINGS_FILE).is_file() or (path.parent / SETTINGS_FILE).is_file():  # a folder, or its shards
-        found.append("the photos are drawn scenes, a stand-in; the scores are not roadwork accuracy")
+    found = warnings_about_photos(rows)
     counts = rows.report.kept["dev"]
     if min(counts.values()) < FEW_ROWS:
         held = " and ".join(f"{count} {name}" for name, count in counts.items())
         found.append(f"dev holds {held} rows; below {FEW_ROWS} of a class its intervals are wide")
     return found
+
+
+def warnings_about_photos(rows: LoadedRows) -> list[str]:
+    """Say so where the photos are no photos."""
+    path = Path(rows.dataset_name)
+    if (path / SETTINGS_FILE).is_file() or (path.parent / SETTINGS_FILE).is_file():  # a folder, or its shards
+        return ["the photos are drawn scenes, a stand-in; the scores are not roadwork accuracy"]
+    return []
 
 
 def _score_baselines(inputs: PretrainInputs, seed: int) -> dict[str, dict[str, dict]]:
