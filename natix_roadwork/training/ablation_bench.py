@@ -182,9 +182,7 @@ class AblationBench:
         return logits
 
     def _baseline(self, name: str, fold: CrossFold, seed: int) -> Logits:
-        train, selection, held_out = (
-            self.features.subset(part) for part in (fold.train, fold.selection, fold.held_out)
-        )
+        train, selection, held_out = (self.features.subset(part) for part in fold.parts.values())
         scored = score_baselines(train, selection, {"held_out": held_out}, seed=seed, names=(name,))
         return logits_of(scored[name]["held_out"])
 
@@ -213,7 +211,7 @@ class AblationBench:
 
     def _head(self, row: AblationRow, seed: int, fold: CrossFold, inputs: SlicedRows) -> Logits:
         settings, args = self.settings_of(row, seed)
-        subsets = {name: inputs.select(getattr(fold, name)) for name in ("train", "selection", "held_out")}
+        subsets = {name: inputs.select(part) for name, part in fold.parts.items()}
         sampling = self.sampling(settings, fold, row.by_city)
         set_seed(args.seed)
         model = head_on(

@@ -6,12 +6,14 @@ logits of its held-out rows. `ablation_bench.py` and the benchmarks run it fold 
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PrinterCallback
+from transformers.utils import logging
 
 from natix_roadwork.data.folds import Fold, dev_mask, leave_city_out, stratified_group_folds
 from natix_roadwork.model.configuration_roadwork import RoadworkConfig
@@ -43,6 +45,11 @@ class CrossFold:
     train: NDArray[np.int64]
     selection: NDArray[np.int64]
     held_out: NDArray[np.int64]
+
+    @property
+    def parts(self) -> dict[str, NDArray[np.int64]]:
+        """Row numbers of `train`, `selection` and `held_out`."""
+        return {"train": self.train, "selection": self.selection, "held_out": self.held_out}
 
 
 def grouped_folds(
@@ -119,9 +126,21 @@ def train_head(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> NDArr
         inputs: A model with its statistics fitted, and these three as `datasets`.
         args: How to train; checkpoints go to a folder that is deleted, nothing is reported.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
         quiet = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no"}
         trainer = build_trainer(inputs, dataclasses.replace(args, output_dir=folder, **quiet))
         trainer.remove_callback(PrinterCallback)  # it would print every evaluation of every fold
         trainer.train()
         return np.asarray(trainer.predict(inputs.datasets["held_out"]).predictions, dtype=np.float32)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Hide transformers' own bars, one for each checkpoint that is written."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
