@@ -131,6 +131,7 @@ def measure_all(bench: AblationBench, rows: Sequence[AblationRow]) -> dict[str, 
         ValueError: If a kept row is of other settings, which are named.
     """
     folder = Path(bench.args.output_dir) / ROWS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     seeds = range(bench.ablation.num_seeds)
     kept: dict[tuple[str, int], Predictions] = {}
     records = {(row.name, seed): row_record(bench, row, seed) for row in rows for seed in seeds}
@@ -199,7 +200,6 @@ def _prepare(output_dir: Path, existing_run: str) -> None:
         logger.warning(f"Removed {len(there)} rows of an earlier run in {output_dir / ROWS_FOLDER}.")
         for path in there:
             path.unlink()
-    (output_dir / ROWS_FOLDER).mkdir(parents=True, exist_ok=True)
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> Predictions:
