@@ -32,7 +32,7 @@ TOP_LEVEL = {
     "tests",
 }
 MODEL_PACKAGES = {"PIL", "huggingface_hub", "numpy", "safetensors", "torch", "transformers"}
-NUMERICS = ("environment", "metrics", "runs", "replay", "embedded", "calibration", "gps", "subnet")
+NUMERICS = ("environment", "metrics", "runs", "replay", "embedded", "calibration", "threshold", "gps", "subnet")
 MAX_PROCESS_TESTS = 25
 
 
