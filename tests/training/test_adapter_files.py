@@ -182,9 +182,11 @@ def test_adapter_is_small_at_the_plan_s_sizes(
 ) -> None:
     sizes = {"hidden_size": 512, "num_attention_heads": 8, "num_attention_layers": 4}
     model = RoadworkForImageClassification(RoadworkConfig(**tiny_config.to_dict() | sizes))
-    settings = AdapterSettings(train_classifier=classifier)
+    settings, base = AdapterSettings(train_classifier=classifier), identify(model, "plan")
     with adapted(model, adapter_config(model, "dora", settings, total_steps=1)) as wearing:
-        write_adapter(wearing, tmp_path / "fold0", identify(model, "plan"))
+        write_adapter(wearing, tmp_path / "fold0", base)
+        with pytest.raises(ValueError, match="wears an adapter already"):
+            identify(model, "plan")
     assert sum(path.stat().st_size for path in (tmp_path / "fold0").iterdir()) <= limit
 
 
