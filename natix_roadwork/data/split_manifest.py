@@ -124,6 +124,6 @@ def verify_manifest(path: str | Path, found: SplitManifest) -> None:
     ]
     what = "; ".join(differing) or "the counts are equal, but other rows or groups lie in the splits"
     raise ValueError(
-        f"the splits are not those of {path} ({what}); use the same data, seed, dev_share and near_duplicates, or delete "
-        "the manifest to accept the new splits"
+        f"the splits are not those of {path} ({what}); use the same data, dev_share, near_duplicates and seed "
+        "(split_seed where it is set), or delete the manifest to accept the new splits"
     )

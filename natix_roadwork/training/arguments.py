@@ -111,6 +111,8 @@ class PretrainArguments(GPSArguments):
             nothing: for ensembles, fold adapters and thresholds that are fitted on dev. 0 = dev chooses.
         verify_images: Decode every photo once, so that damaged ones are dropped instead of ending the run.
         near_duplicates: Whether photos of almost the same picture stay in one split; decodes each photo once.
+        split_seed: Seed that decides the dev rows; None = `seed`. Members of an ensemble share it, so that the dev rows of
+            one are not train rows of another.
         split_manifest: JSON file of the rows in each split: checked where it is there, else written.
         groups_file: `groups.csv` of an audit, whose groups join photos alike by embedding too.
         existing_run: What happens to an earlier run in `output_dir`, its checkpoints and `result.json`: `refuse` = an
@@ -199,6 +201,7 @@ class PretrainArguments(GPSArguments):
         default=False, metadata={"help": "Drop rows whose description contradicts the label."}
     )
     near_duplicates: bool = field(default=True, metadata={"help": "Photos of almost the same picture are one group."})
+    split_seed: int | None = field(default=None, metadata={"help": "Seed of the dev rows; null = seed."})
     split_manifest: str | None = field(default=None, metadata={"help": "Checked where it is there, else written."})
     groups_file: str | None = field(default=None, metadata={"help": "groups.csv of an audit; joins more rows."})
     augmentation: str = field(default="none", metadata={"help": "Preset for train views: none, light, heavy ..."})

@@ -172,7 +172,7 @@ def load_splits(settings: PretrainArguments, args: RoadworkTrainingArguments) ->
     with args.main_process_first(desc="loading rows"):
         rows = load_rows(
             settings.dataset_name,
-            seed=args.seed,
+            seed=args.seed if settings.split_seed is None else settings.split_seed,
             dev_share=settings.dev_share,
             max_megapixels=settings.max_megapixels,
             verify_images=settings.verify_images,

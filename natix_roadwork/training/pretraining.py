@@ -108,7 +108,7 @@ def result_table(result: RunResult, output_dir: str | Path) -> str:
     splits = list(result.metrics)
     lines = [f"{'MCC [95 % interval]':24}" + "".join(f"{split:>24}" for split in splits)]
     for name, metrics in {"head": result.metrics, **result.baselines}.items():
-        lines.append(f"{name:24}" + "".join(f"{_interval(metrics[split]['mcc']):>24}" for split in splits))
+        lines.append(f"{name:24}" + "".join(f"{interval_text(metrics[split]['mcc']):>24}" for split in splits))
     lines += [
         f"model, processor, code   {output_dir}",
         f"every figure            {Path(output_dir) / RESULT_NAME}",
@@ -208,7 +208,8 @@ def _metrics(
     return metrics_with_intervals(labels, probabilities, groups=groups, seed=seed)
 
 
-def _interval(metric: dict[str, float | None]) -> str:
+def interval_text(metric: dict[str, float | None]) -> str:
+    """Write a metric with its interval, where it has one."""
     if metric["low"] is None:
         return f"{metric['value']:.3f}"
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"

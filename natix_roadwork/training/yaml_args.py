@@ -46,7 +46,7 @@ _RecipeLoader.yaml_implicit_resolvers = {
 _RecipeLoader.add_implicit_resolver(_BOOL_TAG, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
-class _RecipeParser(HfArgumentParser):
+class RecipeParser(HfArgumentParser):
     """`HfArgumentParser` without abbreviations, with empty lists, raising instead of leaving the process."""
 
     def __init__(self, dataclass_types: Iterable[type]) -> None:
@@ -56,6 +56,7 @@ class _RecipeParser(HfArgumentParser):
                 action.nargs = "*"
 
     def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
         raise RecipeError(message)
 
 
@@ -73,8 +74,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     defaults = path.with_name(DEFAULTS_FILE)
-    settings = _read_mapping(defaults) if defaults.exists() and defaults != path else {}
-    return settings | _read_mapping(path)
+    settings = read_mapping(defaults) if defaults.exists() and defaults != path else {}
+    return settings | read_mapping(path)
 
 
 def known_keys(dataclass_types: Iterable[type]) -> set[str]:
@@ -104,11 +105,11 @@ def parse_recipe(argv: Sequence[str], dataclass_types: Sequence[type]) -> tuple[
         settings = read_recipe(config)
         for key in settings:
             if key not in keys:
-                raise RecipeError(f"{config}: unknown key {key!r}{_nearest(key, keys)}")
+                raise RecipeError(f"{config}: unknown key {key!r}{nearest_key(key, keys)}")
         overrides, restored = _take_nulls(overrides)
         for key in settings.keys() - restored:
-            pairs += _as_arguments(key, settings[key])
-    parser = _RecipeParser(dataclass_types)
+            pairs += as_arguments(key, settings[key])
+    parser = RecipeParser(dataclass_types)
     try:
         *instances, unknown = parser.parse_args_into_dataclasses(
             [*pairs, *overrides], return_remaining_strings=True, look_for_args_file=False
@@ -117,11 +118,16 @@ def parse_recipe(argv: Sequence[str], dataclass_types: Sequence[type]) -> tuple[
         raise RecipeError(f"{config or 'command line'}: {error}") from None
     if unknown:
         name = unknown[0].removeprefix("--").split("=")[0].replace("-", "_")
-        raise RecipeError(f"command line: unknown key {unknown[0]!r}{_nearest(name, keys)}")
+        raise RecipeError(f"command line: unknown key {unknown[0]!r}{nearest_key(name, keys)}")
     return tuple(instances)
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read one YAML file that maps keys to values, without the defaults beside it.
+
+    Raises:
+        RecipeError: If it is missing, is no mapping, or repeats a key at any depth.
+    """
     if not path.is_file():
         raise RecipeError(f"config: no recipe file at {str(path)!r}")
     try:
@@ -160,12 +166,14 @@ def _take_nulls(overrides: list[str]) -> tuple[list[str], set[str]]:
     return rest, restored
 
 
-def _nearest(key: str, keys: Iterable[str]) -> str:
+def nearest_key(key: str, keys: Iterable[str]) -> str:
+    """Say, as the end of an error message, which known key has the most similar name."""
     close = difflib.get_close_matches(key, sorted(keys), n=1, cutoff=0.5)
     return f"; the nearest key is {close[0]!r}" if close else "; no key has a similar name"
 
 
-def _as_arguments(key: str, value: Any) -> list[str]:  # noqa: ANN401 - whatever YAML holds
+def as_arguments(key: str, value: Any) -> list[str]:  # noqa: ANN401 - whatever YAML holds
+    """Turn a key of a recipe into words of a command line; none for null, the field's own default."""
     if value is None:
         return []
     if isinstance(value, dict):

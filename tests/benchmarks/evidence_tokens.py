@@ -126,10 +126,11 @@ def main() -> None:
     """Read the recipe and the number of folds, measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--grids", type=int, nargs="+", default=sorted({setting[0] for setting in SETTINGS}))
     own, recipe = parser.parse_known_args()
     settings, args = parse_recipe(recipe, (PretrainArguments, RoadworkTrainingArguments))
     facts = run_facts(settings, args, own.folds, [args.seed])  # before the minutes in which the checkout may change
-    result = measure(settings, args, own.folds, SETTINGS)
+    result = measure(settings, args, own.folds, [setting for setting in SETTINGS if setting[0] in own.grids])
     path = Path(args.output_dir) / "evidence_tokens.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**facts, **result}, indent=1) + "\n")
