@@ -1,4 +1,4 @@
-"""The command `natix-roadwork`: look at the machine, draw the embedded scenes, run a recorded run again.
+"""The command `natix-roadwork`: look at the machine, draw the embedded scenes, report errors, run a recorded run again.
 
 Exit codes: 0 as asked; 1 the answer is no (something required is missing, a replay gave other numbers); 2 the command
 or its files are wrong, said in one line.
@@ -22,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Words after `natix-roadwork`; None takes the process's own.
     """
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, args.keys = parser.parse_known_args(argv)
+    if args.keys and args.run is not _report:
+        parser.error(f"unrecognized arguments: {' '.join(args.keys)}")
     try:
         return args.run(args)
     except (ValueError, OSError) as error:
@@ -35,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_env(commands)
     _add_scenes(commands)
+    _add_report(commands)
     _add_replay(commands)
     return parser
 
@@ -60,6 +64,17 @@ def _add_scenes(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--no-masks", "--no_masks", action="store_true", help="leave the masks out")
     command.add_argument("--contact-sheet", "--contact_sheet", metavar="JPEG", help="also write a grid of scenes")
     command.set_defaults(run=_scenes)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "report",
+        help="write a page of where a member is wrong; keys as of recipes/report.py",
+        usage="%(prog)s [--config YAML] --predictions FILE --dataset_name NAME [--output HTML] [--model FOLDER] [--key value ...]",
+        description="Takes the keys of recipes/report.py: the fields of ReportArguments, in a YAML file or one by one.",
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=_report)
 
 
 def _add_replay(commands: argparse._SubParsersAction) -> None:
@@ -101,6 +116,15 @@ def _scenes(args: argparse.Namespace) -> int:
     if args.contact_sheet:
         sheet = SceneSettings(num_rows=200, test_share=0.0, positive_share=0.5, max_frames=1, seed=args.seed)
         print(write_contact_sheet(args.contact_sheet, sheet))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from natix_roadwork.inference.report_run import ReportArguments, report_summary, run_report
+    from natix_roadwork.training.yaml_args import parse_recipe
+
+    (arguments,) = parse_recipe(args.keys, [ReportArguments])
+    print(report_summary(run_report(arguments), arguments.output))
     return 0
 
 

@@ -106,7 +106,7 @@ def metrics_with_intervals(
     """
     labels, probabilities = _check_rows(labels, probabilities, "probabilities")
     _check_bootstrap(num_samples, level)
-    codes = _group_codes(groups, len(labels))
+    codes = group_codes(groups, len(labels))
     values = binary_metrics(labels, probabilities)
     samples = _bootstrap(labels, probabilities, codes, num_samples, seed)
     bounds = {name: _interval(samples[name], level) if codes.max() > 0 else (None, None) for name in METRICS}
@@ -143,7 +143,7 @@ def paired_difference(
     labels, first = _check_rows(labels, probabilities_a, "probabilities_a")
     _, second = _check_rows(labels, probabilities_b, "probabilities_b")
     _check_bootstrap(num_samples, level)
-    codes = _group_codes(groups, len(labels))
+    codes = group_codes(groups, len(labels))
     if codes.max() == 0:
         raise ValueError("groups holds one group only; a paired interval needs at least two groups to resample")
     values = [binary_metrics(labels, probabilities)[metric] for probabilities in (first, second)]
@@ -182,7 +182,7 @@ def metric_feasible(accuracy: float, fnr: float, prevalence: float | None = None
     if not possible.any():
         return Feasibility(False, None, None, f"{where} is impossible: no confusion matrix has these values")
     grid, missed, false_alarms = grid[possible], missed[possible], np.clip(false_alarms[possible], 0.0, None)
-    values = _mcc_of_counts(grid - missed, false_alarms, 1.0 - grid - false_alarms, missed)
+    values = mcc_of_counts(grid - missed, false_alarms, 1.0 - grid - false_alarms, missed)
     best = int(values.argmax())
     return Feasibility(True, float(values[best]), float(grid[best]), f"{where} allows an MCC of {values[best]:.3f}")
 
@@ -202,9 +202,9 @@ def _metrics_of_weights(labels: NDArray, probabilities: FloatArray, weights: Flo
         tpr, tnr = tp / (tp + fn), tn / (tn + fp)
         below = np.cumsum(negatives, axis=1) - negatives
         auc = (positives * (below + 0.5 * negatives)).sum(axis=1) / ((tp + fn) * (tn + fp))
-    balanced = _mcc_of_counts(tpr, 1.0 - tnr, tnr, 1.0 - tpr)
+    balanced = mcc_of_counts(tpr, 1.0 - tnr, tnr, 1.0 - tpr)
     return {
-        "mcc": _mcc_of_counts(tp, fp, tn, fn),
+        "mcc": mcc_of_counts(tp, fp, tn, fn),
         "accuracy": (tp + tn) / total,
         "fnr": 1.0 - tpr,
         "auc": auc,
@@ -214,7 +214,7 @@ def _metrics_of_weights(labels: NDArray, probabilities: FloatArray, weights: Flo
     }
 
 
-def _mcc_of_counts(tp: FloatArray, fp: FloatArray, tn: FloatArray, fn: FloatArray) -> FloatArray:
+def mcc_of_counts(tp: FloatArray, fp: FloatArray, tn: FloatArray, fn: FloatArray) -> FloatArray:
     """Compute MCC from counts or shares; 0 where a margin is empty."""
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     defined = product > 0
@@ -235,12 +235,12 @@ def _calibration_error(values: FloatArray, positives: FloatArray, totals: FloatA
 def _bootstrap(
     labels: NDArray, probabilities: FloatArray, codes: NDArray, num_samples: int, seed: int
 ) -> dict[str, FloatArray]:
-    draws = _draw_weights(codes, num_samples, seed)
+    draws = draw_weights(codes, num_samples, seed)
     parts = [_metrics_of_weights(labels, probabilities, weights) for weights in draws]
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
-def _draw_weights(codes: NDArray, num_samples: int, seed: int) -> Iterator[FloatArray]:
+def draw_weights(codes: NDArray, num_samples: int, seed: int) -> Iterator[FloatArray]:
     """Yield how often each row is drawn, `(S, N)` at a time; the draws depend on the seed and the groups only."""
     generator = np.random.default_rng(seed)
     num_groups = int(codes.max()) + 1
@@ -289,7 +289,7 @@ def _check_bootstrap(num_samples: int, level: float) -> None:
         raise ValueError(f"num_samples={num_samples!r}, level={level!r}; give 2 samples or more, a level in (0, 1)")
 
 
-def _group_codes(groups: ArrayLike | None, num_rows: int) -> NDArray:
+def group_codes(groups: ArrayLike | None, num_rows: int) -> NDArray:
     """Number the groups 0, 1, ... in order of their sorted names; `(N,)`."""
     if groups is None:
         return np.arange(num_rows)

@@ -32,7 +32,7 @@ TOP_LEVEL = {
     "tests",
 }
 MODEL_PACKAGES = {"PIL", "huggingface_hub", "numpy", "safetensors", "torch", "transformers"}
-NUMERICS = ("environment", "metrics", "runs", "replay", "embedded", "calibration", "gps", "subnet")
+NUMERICS = ("environment", "metrics", "runs", "replay", "embedded", "calibration", "threshold", "gps", "subnet")
 MAX_PROCESS_TESTS = 25
 
 
@@ -266,7 +266,7 @@ def test_intervals_are_found_in_the_result_of_a_comparison() -> None:
     interval = {"value": 0.634, "low": 0.5, "high": 0.7}
     difference = {"value": -0.02, "low": -0.1, "high": 0.06, "standard_error": 0.04}
     content = {"command": ["a.py"], "rows": 5, "metrics": {"knn": {"mcc": interval, "auc": {**interval, "low": None}}}}
-    assert _intervals({**content, "differences": {"head_seed_0": {"knn": difference}}}) == {
+    assert _intervals({**content, "details": {"ablation": [{"name": "head", "difference": difference}]}}) == {
         "0.63 [0.50, 0.70]",
         "-0.02 [-0.10, 0.06]",
     }
@@ -274,6 +274,8 @@ def test_intervals_are_found_in_the_result_of_a_comparison() -> None:
 
 def _intervals(content: object) -> set[str]:
     """Every `{value, low, high}` of a result file as the documentation writes it."""
+    if isinstance(content, list):
+        return set().union(*(_intervals(part) for part in content))
     if not isinstance(content, dict):
         return set()
     if {"value", "low", "high"} <= content.keys():

@@ -246,7 +246,7 @@ def test_killed_recipe_resumes_bit_for_bit(
 
 
 @pytest.mark.parametrize("error", [ValueError, ImportError, OSError])
-@pytest.mark.parametrize("name", ["pretrain", "prepare_data", "gps_report", "extract_features", "predict"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path("recipes").glob("*.py")))
 def test_a_user_s_error_is_one_line(name: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise error("no such thing:\n  here")

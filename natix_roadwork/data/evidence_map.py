@@ -19,6 +19,7 @@ from natix_roadwork.model.views import Box
 
 
 MAP_WIDTH = 384
+EVIDENCE_COLOUR = (255, 96, 0)
 STRONGEST_SHARE = 0.75  # opacity of the strongest place in the picture
 # The picture's scale ends at this quantile, so that one strong cell does not make all others invisible.
 TOP_QUANTILE = 0.995
@@ -130,9 +131,13 @@ def draw_evidence(photo: PhotoSource, shares: NDArray[np.float64], width: int = 
     opened = Image.fromarray(load_photo(photo))
     height = max(1, round(width * opened.height / opened.width))
     picture = np.asarray(opened.resize((width, height), Image.Resampling.LANCZOS), np.float32)
-    large = cv2.resize(shares, (width, height), interpolation=cv2.INTER_LINEAR)
-    low, top = large.min(), np.quantile(large, TOP_QUANTILE)
-    opacity = STRONGEST_SHARE * np.clip((large - low) / max(top - low, 1e-12), 0, 1)[..., None]
+    opacity = evidence_opacity(cv2.resize(shares, (width, height), interpolation=cv2.INTER_LINEAR))[..., None]
     grey = picture.mean(axis=2, keepdims=True)
-    colour = np.array([255.0, 96.0, 0.0], np.float32)
+    colour = np.array(EVIDENCE_COLOUR, np.float32)
     return Image.fromarray((grey * (1 - opacity) + colour * opacity).round().astype(np.uint8))
+
+
+def evidence_opacity(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Say how strongly each place of a map `(h, w)` is coloured, from 0 where there is least to `STRONGEST_SHARE`."""
+    low, top = shares.min(), np.quantile(shares, TOP_QUANTILE)
+    return STRONGEST_SHARE * np.clip((shares - low) / max(top - low, 1e-12), 0, 1)

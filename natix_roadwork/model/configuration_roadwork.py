@@ -52,6 +52,7 @@ class RoadworkConfig(PreTrainedConfig):
         evidence_size: Hidden width E of the evidence pooling; even, and a multiple of `num_evidence_queries`.
         num_evidence_queries: Learned queries of the evidence pooling; each pools one slice of E.
         token_dropout: Share in [0, 1) of the tokens that the evidence pooling does not see in a training step.
+        pyramid: Whether the projected views pass the multi-scale pyramid before the attention.
         num_attention_layers: Layers of gated attention over the kept views.
         num_attention_heads: Heads of each attention layer.
         attention_gate: One gate a head, one a channel, or none.
@@ -102,6 +103,7 @@ class RoadworkConfig(PreTrainedConfig):
     evidence_size: int = 128
     num_evidence_queries: int = 1
     token_dropout: float = 0.0
+    pyramid: bool = True
     num_attention_layers: int = 4
     num_attention_heads: int = 8
     attention_gate: str = "headwise"

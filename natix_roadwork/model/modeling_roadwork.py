@@ -64,7 +64,7 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         self.projection = ViewProjection(
             config.feature_dim, config.hidden_size, config.num_views, config.dropout, config.view_positions
         )
-        self.pyramid = MultiScalePyramid(config.hidden_size, config.dropout)
+        self.pyramid = MultiScalePyramid(config.hidden_size, config.dropout) if config.pyramid else nn.Identity()
         self.attention_layers = nn.ModuleList(
             GatedAttentionLayer(
                 config.hidden_size,

@@ -149,6 +149,7 @@ class PretrainArguments(GPSArguments):
     token_dropout: float = field(default=0.0, metadata={"help": "Share of tokens a training step hides."})
     keep_views: int = field(default=8, metadata={"help": "Views kept by the pruning."})
     hidden_size: int = field(default=512, metadata={"help": "Width of the head."})
+    pyramid: bool = field(default=True, metadata={"help": "Multi-scale pyramid on the projected views."})
     num_attention_layers: int = field(default=4, metadata={"help": "Gated attention layers."})
     num_attention_heads: int = field(default=8, metadata={"help": "Heads of each attention layer."})
     attention_gate: Literal["headwise", "elementwise", "none"] = field(

@@ -6,7 +6,7 @@ inside train; only the attention pool looks at dev, to choose its epoch. Both cl
 cut at 0.5 is sensible at any prior; the probabilities therefore belong to a 50/50 prior (the majority baseline aside).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,11 @@ Vectors = Callable[[Features], NDArray[np.float32]]
 
 
 def score_baselines(
-    train: Features, dev: Features, splits: dict[str, Features], seed: int = 0
+    train: Features,
+    dev: Features,
+    splits: dict[str, Features],
+    seed: int = 0,
+    names: Sequence[str] = BASELINES,
 ) -> dict[str, dict[str, FloatArray]]:
     """Fit every baseline on `train` and score it on each split.
 
@@ -51,9 +55,10 @@ def score_baselines(
         dev: Rows that choose the attention pool's epoch.
         splits: Rows to score, by split name; train and dev are scored only if they are named here.
         seed: Seed of the inner folds and of the attention pool.
+        names: Which of `BASELINES` are fitted; each is the same whatever the others are.
 
     Returns:
-        `{baseline: {split: (N,) probabilities of roadwork}}` in the order of `BASELINES`.
+        `{baseline: {split: (N,) probabilities of roadwork}}` in the order of `names`.
 
     Raises:
         ValueError: If train holds one class only, or a split's tokens have another shape than train's.
@@ -66,13 +71,14 @@ def score_baselines(
             raise ValueError(
                 f"split {name!r} has (views, tokens, dimensions), pooled {shapes[0]}, train has {shapes[1]}"
             )
-    scorers = {
-        "majority": lambda split: np.full(len(split), train.labels.mean()),
-        "knn": _fit_neighbors(train, seed),
-        "logreg_global": _fit_logistic(train, _global_vectors, seed),
-        "logreg_mean_max": _fit_logistic(train, _mean_max_vectors, seed),
-        "attention_pool": _fit_pool(train, dev, seed),
+    fits: dict[str, Callable[[], Callable[[Features], FloatArray]]] = {
+        "majority": lambda: lambda split: np.full(len(split), train.labels.mean()),
+        "knn": lambda: _fit_neighbors(train, seed),
+        "logreg_global": lambda: _fit_logistic(train, _global_vectors, seed),
+        "logreg_mean_max": lambda: _fit_logistic(train, _mean_max_vectors, seed),
+        "attention_pool": lambda: _fit_pool(train, dev, seed),
     }
+    scorers = {name: fits[name]() for name in names}
     return {name: {key: score(split) for key, split in splits.items()} for name, score in scorers.items()}
 
 

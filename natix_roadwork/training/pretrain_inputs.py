@@ -39,7 +39,7 @@ from natix_roadwork.training.token_inputs import (
 MODEL_FIELDS = (
     *("feature_pooling", "evidence_grid", "keep_views", "hidden_size", "num_attention_layers", "num_attention_heads"),
     *("attention_gate", "feed_forward", "view_positions", "dropout", "loss_weights", "focal_gamma", "label_smoothing"),
-    *("view_size", "evidence_size", "num_evidence_queries", "token_dropout"),
+    *("view_size", "evidence_size", "num_evidence_queries", "token_dropout", "pyramid"),
     *("gps_encoder", "gps_jitter_km", "metadata_dropout", "whole_metadata_dropout"),
     "metadata_residual",
 )
@@ -235,22 +235,39 @@ def build_model(
     backbone_id = settings.backbone_id
     if is_embedded(backbone_id):
         backbone_id = str(embedded_backbone(backbone_id))
-    alpha = balanced_alpha(train_labels, sampling_weights) if settings.focal_alpha == "auto" else settings.focal_alpha
-    views = {name: getattr(settings, name) for name in VIEW_FIELDS}
-    model = RoadworkForImageClassification.from_backbone(
-        backbone_id,
-        revision=settings.backbone_revision,
-        num_views=RoadworkImageProcessor(**views).num_views,
-        focal_alpha=alpha,
-        metadata_fields=list(metadata_fields),
-        **{name: getattr(settings, name) for name in MODEL_FIELDS},
-    )
+    head = head_settings(settings, train_labels, metadata_fields, sampling_weights)
+    model = RoadworkForImageClassification.from_backbone(backbone_id, revision=settings.backbone_revision, **head)
     config = model.config
     mean, std = image_statistics(backbone_id, config.backbone_config, config.backbone_revision)
     config.image_mean, config.image_std = mean, std
-    processor = RoadworkImageProcessor(image_mean=mean, image_std=std, **views)
-    check_image_processor(config, processor.settings())
+    processor = build_processor(settings, model)
     return model, processor
+
+
+def head_settings(
+    settings: PretrainArguments,
+    train_labels: list[int],
+    metadata_fields: Sequence[str] = (),
+    sampling_weights: ArrayLike | None = None,
+) -> dict[str, Any]:
+    """Return the fields of `RoadworkConfig` that a run decides, those of the backbone left out; see `build_model`."""
+    alpha = balanced_alpha(train_labels, sampling_weights) if settings.focal_alpha == "auto" else settings.focal_alpha
+    decided = {"focal_alpha": alpha, "metadata_fields": list(metadata_fields)}
+    views = RoadworkImageProcessor(**{name: getattr(settings, name) for name in VIEW_FIELDS}).num_views
+    return {name: getattr(settings, name) for name in MODEL_FIELDS} | decided | {"num_views": views}
+
+
+def build_processor(settings: PretrainArguments, model: RoadworkForImageClassification) -> RoadworkImageProcessor:
+    """Build the image processor of a model, with its image mean and deviation.
+
+    Raises:
+        ValueError: If the views of the settings are not those of the model.
+    """
+    views = {name: getattr(settings, name) for name in VIEW_FIELDS}
+    config = model.config
+    processor = RoadworkImageProcessor(image_mean=config.image_mean, image_std=config.image_std, **views)
+    check_image_processor(config, processor.settings())
+    return processor
 
 
 def balanced_alpha(labels: list[int], weights: ArrayLike | None = None) -> list[float]:

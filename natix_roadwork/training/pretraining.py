@@ -177,16 +177,21 @@ def _record(
 
 def warnings_about(rows: LoadedRows, splits: Sequence[str] = ("dev",)) -> list[str]:
     """Say what a reader of the scores on splits of these rows must know."""
-    path = Path(rows.dataset_name)
-    found = []
-    if (path / SETTINGS_FILE).is_file() or (path.parent / SETTINGS_FILE).is_file():  # a folder, or its shards
-        found.append("the photos are drawn scenes, a stand-in; the scores are not roadwork accuracy")
+    found = warnings_about_photos(rows)
     for split in splits:
         counts = rows.report.kept[split]
         if min(counts.values()) < FEW_ROWS:
             held = " and ".join(f"{count} {name}" for name, count in counts.items())
             found.append(f"{split} holds {held} rows; below {FEW_ROWS} of a class its intervals are wide")
     return found
+
+
+def warnings_about_photos(rows: LoadedRows) -> list[str]:
+    """Say so where the photos are no photos."""
+    path = Path(rows.dataset_name)
+    if (path / SETTINGS_FILE).is_file() or (path.parent / SETTINGS_FILE).is_file():  # a folder, or its shards
+        return ["the photos are drawn scenes, a stand-in; the scores are not roadwork accuracy"]
+    return []
 
 
 def _score_baselines(inputs: PretrainInputs, seed: int) -> dict[str, dict[str, dict]]:

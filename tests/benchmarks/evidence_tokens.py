@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from natix_roadwork.data.token_passes import quantized, stored_bytes
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.cross_fitting import grouped_folds
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.yaml_args import parse_recipe
-from tests.benchmarks.head_against_baselines import all_rows, grouped_folds, head_probabilities, run_facts
+from tests.benchmarks.head_against_baselines import all_rows, head_probabilities, run_facts
 
 
 FULL_GRID = 7  # of EfficientNet-Lite0 at 224 px
@@ -87,7 +88,7 @@ def measure(
 ) -> dict[str, object]:
     """Score every setting out of fold; returns what the JSON file holds."""
     rows, features = all_rows(dataclasses.replace(settings, evidence_grid=FULL_GRID), args)
-    folds = list(grouped_folds(features, num_folds, args.seed))
+    folds = grouped_folds(features.labels, features.groups, num_folds, args.seed)
     scores: dict[str, NDArray[np.float64]] = {}
     table: dict[str, dict[str, object]] = {}
     for setting in chosen:
@@ -97,9 +98,8 @@ def measure(
         if not kept.is_file():  # hours in all: what an interrupted run has scored is not scored again
             head = dataclasses.replace(settings, evidence_grid=setting[0])
             found = np.zeros(len(features))
-            for train, dev, held_out in folds:
-                parts = {"train": train, "dev": dev, "held_out": held_out}
-                found[held_out] = head_probabilities(head, args, rows, given, parts)
+            for fold in folds:
+                found[fold.held_out] = head_probabilities(head, args, rows, given, fold.parts)
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.save(kept, found)
         scores[name] = np.load(kept)

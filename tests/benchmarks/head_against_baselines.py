@@ -14,28 +14,25 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import concatenate_datasets
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 from transformers import set_seed
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.draws import DrawRows, Indices, address
-from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.environment import environment, git_state
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
+from natix_roadwork.training.cross_fitting import grouped_folds, train_head
 from natix_roadwork.training.metric import roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model
-from natix_roadwork.training.pretraining import build_trainer, resolved_config
+from natix_roadwork.training.pretraining import resolved_config
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.token_inputs import baseline_features, compute_tokens
 from natix_roadwork.training.yaml_args import parse_recipe
@@ -65,14 +62,6 @@ def all_rows(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tu
     return rows, baseline_features(tokens)
 
 
-def grouped_folds(features: Features, num_folds: int, seed: int) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
-    """Yield the row indices of train, dev and the held-out fold, groups on one side each."""
-    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    for rest, held_out in splitter.split(features.labels, features.labels, features.groups):
-        dev = dev_mask(features.labels[rest], features.groups[rest], 0.15, seed)
-        yield rest[~dev], rest[dev], held_out
-
-
 class MemoryRows(DrawRows):
     """Rows in memory as model inputs."""
 
@@ -96,20 +85,16 @@ def head_probabilities(
     args: RoadworkTrainingArguments,
     rows: LoadedRows,
     features: Features,
-    parts: dict[str, NDArray],
+    parts: dict[str, NDArray[np.int64]],
 ) -> NDArray[np.float64]:
-    """Train the recipe's head on `train`, choose its epoch on `dev`, return its probabilities on `held_out`."""
+    """Train the recipe's head on `train`, choose its epoch on `selection`, return its probabilities on `held_out`."""
     set_seed(args.seed)
     subsets = {name: features.subset(part) for name, part in parts.items()}
     train = subsets["train"]
     model, processor = build_model(settings, train.labels.tolist())
     model.standardizer.fit(torch.from_numpy(train.view_features), torch.from_numpy(train.view_mask))
     datasets = {name: MemoryRows(subset) for name, subset in subsets.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        run = dataclasses.replace(args, output_dir=folder, disable_tqdm=True, report_to="none", logging_steps=1000)
-        trainer = build_trainer(PretrainInputs(rows, model, processor, datasets, {}), run)
-        trainer.train()
-        return roadwork_probabilities(trainer.predict(datasets["held_out"]).predictions)
+    return roadwork_probabilities(train_head(PretrainInputs(rows, model, processor, datasets, {}), args))
 
 
 def compare(
@@ -119,17 +104,17 @@ def compare(
     rows, features = all_rows(settings, args)
     scores: dict[str, NDArray[np.float64]] = {}
     started = time.monotonic()
-    for fold, (train, dev, held_out) in enumerate(grouped_folds(features, num_folds, args.seed)):
-        parts = {"train": train, "dev": dev, "held_out": held_out}
-        subsets = {name: features.subset(part) for name, part in parts.items()}
-        scored = score_baselines(subsets["train"], subsets["dev"], {"held_out": subsets["held_out"]}, seed=args.seed)
+    for number, fold in enumerate(grouped_folds(features.labels, features.groups, num_folds, args.seed)):
+        parts = fold.parts
+        train, selection, held_out = (features.subset(rows_of_part) for rows_of_part in parts.values())
+        scored = score_baselines(train, selection, {"held_out": held_out}, seed=args.seed)
         found = {name: by_split["held_out"] for name, by_split in scored.items()}
         for seed in seeds:
             seeded = dataclasses.replace(args, seed=seed)
             found[f"head_seed_{seed}"] = head_probabilities(settings, seeded, rows, features, parts)
         for name, probabilities in found.items():
-            scores.setdefault(name, np.zeros(len(features)))[held_out] = probabilities
-        print(f"fold {fold + 1} of {num_folds} after {time.monotonic() - started:.0f} s", file=sys.stderr)
+            scores.setdefault(name, np.zeros(len(features)))[fold.held_out] = probabilities
+        print(f"fold {number + 1} of {num_folds} after {time.monotonic() - started:.0f} s", file=sys.stderr)
     return _summary(features, scores, [f"head_seed_{seed}" for seed in seeds])
 
 

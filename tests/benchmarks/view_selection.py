@@ -36,9 +36,9 @@ from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassificatio
 from natix_roadwork.model.photo import load_photo
 from natix_roadwork.model.pruning import best_views
 from natix_roadwork.training.attention_pool import fit_attention_pool, predict_attention_pool
+from natix_roadwork.training.cross_fitting import grouped_folds
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.view_selection import fit_view_selector
-from tests.benchmarks.head_against_baselines import grouped_folds
 from tests.benchmarks.ratios import fastest_rounds
 
 
@@ -123,8 +123,9 @@ def judge(scenes: Scenes, seed: int) -> dict[str, object]:
     features = Features(scenes.tokens, scenes.mask, scenes.labels, scenes.groups, 1)
     probabilities: dict[str, NDArray[np.float64]] = {}
     chosen: dict[str, NDArray[np.bool_]] = {}
-    for fold, (train, dev, held_out) in enumerate(grouped_folds(features, 5, seed)):
-        for name, indices in choices(scenes, train, seed + fold).items():
+    for number, fold in enumerate(grouped_folds(features.labels, features.groups, 5, seed)):
+        train, dev, held_out = fold.parts.values()
+        for name, indices in choices(scenes, train, seed + number).items():
             seen = choose(features, indices)
             pool = fit_attention_pool(seen.subset(train), seen.subset(dev), seed=seed)
             scored = predict_attention_pool(pool, seen.subset(held_out))
@@ -132,7 +133,7 @@ def judge(scenes: Scenes, seed: int) -> dict[str, object]:
             marks = np.zeros_like(scenes.mask)
             np.put_along_axis(marks, indices, True, axis=1)
             chosen.setdefault(name, marks)[held_out] = marks[held_out]
-        print(f"fold {fold + 1} of 5", file=sys.stderr, flush=True)
+        print(f"fold {number + 1} of 5", file=sys.stderr, flush=True)
     return summary(scenes, probabilities, chosen)
 
 

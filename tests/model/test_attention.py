@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from natix_roadwork import RoadworkConfig, RoadworkForImageClassification
 from natix_roadwork.model.attention import GatedAttentionLayer, MultiScalePyramid, SelfAttention, ViewProjection
 
 
@@ -115,3 +118,25 @@ def test_pyramid_has_three_widths_and_is_not_linear(views: Tensor) -> None:
     for level in pyramid.levels:
         nn.init.zeros_(level[0].bias)
         assert not torch.allclose(level(-views), -level(views))
+
+
+def test_a_model_may_leave_the_pyramid_out(tiny_config: RoadworkConfig, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with_it = RoadworkForImageClassification(RoadworkConfig.from_dict(tiny_config.to_dict()))
+    without = RoadworkForImageClassification(RoadworkConfig.from_dict(tiny_config.to_dict() | {"pyramid": False}))
+    gone = with_it.state_dict().keys() - without.state_dict().keys()
+    assert tiny_config.pyramid and gone and all(name.startswith("pyramid.") for name in gone)
+    without.eval().save_pretrained(tmp_path)
+    loaded, info = RoadworkForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    tokens = torch.randn(2, 12, 6, 16, generator=torch.Generator().manual_seed(0))
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not loaded.config.pyramid
+    assert torch.equal(loaded(view_features=tokens).logits, without(view_features=tokens).logits)
+
+
+def test_a_config_from_before_the_switch_has_the_pyramid(tiny_config: RoadworkConfig) -> None:
+    older = {name: value for name, value in tiny_config.to_dict().items() if name != "pyramid"}
+    torch.manual_seed(0)
+    first = RoadworkForImageClassification(RoadworkConfig.from_dict(older))
+    torch.manual_seed(0)
+    second = RoadworkForImageClassification(tiny_config)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

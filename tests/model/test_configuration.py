@@ -113,6 +113,7 @@ def test_unknown_backbone_type_is_named() -> None:
     "fields",
     [
         {},
+        {"pyramid": False},
         {"num_views": 1, "loss_weights": {"focal": 1.0}, "focal_alpha": [0.3, 0.7]},
         {
             "backbone_config": TimmWrapperConfig(

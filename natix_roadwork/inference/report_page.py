@@ -1,0 +1,181 @@
+"""The error report as one page: HTML that needs no network, no script and no other file.
+
+In comes the `ReportData` of `error_report.py`; out goes the text of the page, which `report_run.py` writes.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from natix_roadwork.data.natix_columns import LABEL_NAMES
+from natix_roadwork.data.view_picture import MIDDLE_GRAY, view_colours
+from natix_roadwork.inference import report_charts
+from natix_roadwork.inference.error_report import ReportData
+from natix_roadwork.inference.report_charts import ErrorMap
+from natix_roadwork.inference.slice_scores import MIN_GROUPS, MIN_ROWS, Estimate
+from natix_roadwork.inference.suggestions import LEVEL, format_p, stands_out
+from natix_roadwork.inference.worst_rows import WorstRow
+
+
+TEMPLATE, STYLE = "error_report.html.jinja", "error_report.css"
+# Metric: heading, what it is.
+HEADLINE = {
+    "mcc": ("MCC", "at the share of roadwork in these rows"),
+    "accuracy": ("Accuracy", "share of right decisions"),
+    "fnr": ("FNR", "share of roadwork that is missed"),
+    "auc": ("AUC", "how well the probabilities rank"),
+    "ece": ("ECE", "calibration error of the probabilities"),
+    "mcc_balanced": ("MCC at 50/50", "as if half of the rows were roadwork"),
+}
+FONT_SHARE = 0.03  # of the photo's width: 16 pixels where the photo is 540 wide, its smallest size on the page
+INSET_SHARE = 0.004
+# Where in its box a number stands: a tile's in the middle, the two squares' clear of the tiles' and of each other.
+TILE_HEIGHT, SQUARE_HEIGHTS = 0.5, (0.94, 0.06)
+LUMINANCE = (0.299, 0.587, 0.114)
+GREY, INK, WHITE = "#c9ced3", "#101418", "#ffffff"
+
+
+@dataclass(frozen=True)
+class DrawnView:
+    """The box of one view as it is drawn over the photo, in photo pixels; the line's width is in CSS pixels."""
+
+    kept: bool
+    x: int
+    y: int
+    width: int
+    height: int
+    colour: str
+    ink: str
+    stroke: float
+    text: str
+    text_x: int
+    text_y: int
+    font: int
+
+
+def render(data: ReportData) -> str:
+    """Write the page; every text is escaped, and the same data gives the same page."""
+    package = files("natix_roadwork.inference")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"estimate": format_estimate, "points": format_points, "p": format_p}
+    template = environment.from_string(package.joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        data=data,
+        ablation=ablation_table(data.ablation),
+        style=package.joinpath(STYLE).read_text(encoding="utf-8"),
+        headline=HEADLINE,
+        boxes=drawn_views,
+        one_decision=_one_decision(data.confusion),
+        reliability=report_charts.reliability_chart(data.reliability),
+        threshold=report_charts.threshold_chart(data.threshold),
+        maps=error_maps(data.errors, data.seed) if data.errors else [],
+        stands_out=stands_out,
+        level=LEVEL,
+        min_rows=MIN_ROWS,
+        min_groups=MIN_GROUPS,
+    )
+
+
+def error_maps(errors: ErrorMap, seed: int) -> list[tuple[str, str]]:
+    """Draw all rows with coordinates, then each region alone, where there are several; names and SVG text."""
+    regions = list(dict.fromkeys(errors.regions.tolist()))
+    whole = [("All regions", report_charts.map_chart(errors, "map", seed))]
+    parts = []
+    for number, region in enumerate(regions if len(regions) > 1 else []):
+        here = errors.regions == region
+        part = ErrorMap(errors.gps[here], errors.kinds[here], errors.regions[here])
+        parts.append((region, report_charts.map_chart(part, f"map{number}", seed)))
+    return whole + parts
+
+
+def drawn_views(row: WorstRow) -> list[DrawnView]:
+    """Place the boxes of the views that were not masked and what is written in them, in photo pixels."""
+    if row.evidence is None:
+        return []
+    width, height = row.size
+    font = max(1, round(FONT_SHARE * width))
+    strongest = max((view.weight for view in row.evidence.views), default=0.0) or 1.0
+    colours = view_colours(len(row.evidence.views))
+    drawn = []
+    for number, view in enumerate(row.evidence.views):
+        if view.state == "masked":
+            continue
+        left, top, right, bottom = view.box
+        kept = view.state == "kept"
+        inset = round(INSET_SHARE * width * (number % 4))  # so that edges that coincide can be told apart
+        share = SQUARE_HEIGHTS[number % 2] if number > 9 else TILE_HEIGHT
+        at = (2.6 * font, 0.9 * font) if number == 0 else ((left + right) / 2, top + share * (bottom - top))
+        drawn.append(
+            DrawnView(
+                kept=kept,
+                x=left + inset,
+                y=top + inset,
+                width=max(1, right - left - 2 * inset),
+                height=max(1, bottom - top - 2 * inset),
+                colour="rgb({}, {}, {})".format(*colours[number]) if kept else GREY,
+                ink=INK if not kept or np.dot(colours[number], LUMINANCE) > MIDDLE_GRAY else WHITE,
+                stroke=1.5 + 4.5 * view.weight / strongest,
+                text=f"{number}: {view.weight:.0%}" if kept else str(number),
+                text_x=round(at[0]),
+                text_y=round(min(at[1], height - font)),
+                font=font,
+            )
+        )
+    return drawn
+
+
+def format_estimate(estimate: Estimate | dict[str, float | None], digits: int = 2) -> str:
+    """Write a figure with its interval for a reader; `undefined` where there is none."""
+    value, low, high = (
+        (estimate["value"], estimate["low"], estimate["high"])
+        if isinstance(estimate, dict)
+        else (estimate.value, estimate.low, estimate.high)
+    )
+    if value is None:
+        return "undefined"
+    return f"{value:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
+
+
+def format_points(estimate: Estimate) -> str:
+    """Write a difference of rates in points of percent with its interval; `undefined` where there is none."""
+    if estimate.value is None:
+        return "undefined"
+    interval = "" if estimate.low is None else f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    return f"{100 * estimate.value:+.1f}{interval}"
+
+
+def ablation_table(ablation: Any) -> list[dict[str, str]]:  # noqa: ANN401 - whatever a run recorded
+    """Turn `details.ablation` into rows of text: a list of mappings, or a mapping from name to mapping.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if not ablation:
+        return []
+    if isinstance(ablation, dict):
+        ablation = [
+            {"variant": name, **(values if isinstance(values, dict) else {"value": values})}
+            for name, values in ablation.items()
+        ]
+    if not isinstance(ablation, list) or not all(isinstance(row, dict) for row in ablation):
+        raise ValueError(
+            f"details.ablation is a {type(ablation).__name__}; expected a list of mappings, one a variant"
+        )
+    names = list(dict.fromkeys(name for row in ablation for name in row))
+    return [{name: _cell(row.get(name)) for name in names} for row in ablation]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
+        return format_estimate(value)
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _one_decision(confusion: dict[str, int]) -> str | None:
+    """Name the decision that all rows got, if they got the same one."""
+    if not confusion["tp"] + confusion["fp"]:
+        return LABEL_NAMES[0]
+    return None if confusion["tn"] + confusion["fn"] else LABEL_NAMES[1]

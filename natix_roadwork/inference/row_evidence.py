@@ -1,0 +1,114 @@
+"""What a model looked at in single photos: kept views, their weights, and where in the photo its evidence lies.
+
+In comes a saved model and one row at a time; out goes what the error report shows of the row. `worst_rows.py` calls it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from natix_roadwork.data.evidence_map import photo_evidence
+from natix_roadwork.data.metadata import MetadataInputs
+from natix_roadwork.data.photo_batches import photo_transform
+from natix_roadwork.data.text_vectors import compute_text_vectors
+from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
+from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
+from natix_roadwork.model.outputs import RoadworkOutput
+from natix_roadwork.model.resize import Box
+
+
+@dataclass(frozen=True)
+class ViewEvidence:
+    """One view of a photo.
+
+    Attributes:
+        name: Name of the view, such as `tile_0_1`.
+        box: Left, top, right and bottom in photo pixels.
+        state: `kept`; `dropped` by the pruning; or `masked`, a view that shows no more of this photo than others.
+        weight: Its share in the embedding; 0 unless kept.
+        probability: Of roadwork by the classifier on this view alone; None unless kept.
+    """
+
+    name: str
+    box: Box
+    state: Literal["kept", "dropped", "masked"]
+    weight: float
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class RowEvidence:
+    """What a model looked at in one photo: its probability, its views, and `(h, w)` shares of evidence summing to 1."""
+
+    probability: float
+    views: list[ViewEvidence]
+    shares: NDArray[np.float64]
+
+
+class EvidenceReader:
+    """A saved model that explains rows one by one.
+
+    Args:
+        folder: Folder or Hub id of a saved model and its processor.
+        rows: The rows that will be explained; their texts are embedded if the model reads `text`.
+        text_encoder_id: Reads the field `text`.
+
+    Raises:
+        ValueError: If it is no model of this library.
+    """
+
+    def __init__(self, folder: str | Path, rows: Dataset, text_encoder_id: str) -> None:
+        """Load the model and its processor."""
+        try:
+            self.model = RoadworkForImageClassification.from_pretrained(folder).eval()
+            self.processor = RoadworkImageProcessor.from_pretrained(folder)
+        except OSError as error:
+            raise ValueError(f"model={str(folder)!r} cannot be loaded: {error}") from error
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model.to(self.device)
+        fields = tuple(self.model.config.metadata_fields)
+        texts = set(rows["text"][:]) if "text" in fields else set()
+        vectors = compute_text_vectors(texts, text_encoder_id, device=self.device) if "text" in fields else None
+        self._read = photo_transform(self.processor, MetadataInputs(fields, self.model.config.vocabularies, vectors))
+
+    @torch.inference_mode()
+    def explain(self, row: Mapping[str, Any], size: tuple[int, int]) -> RowEvidence:
+        """Run the model on one row.
+
+        Args:
+            row: A row of the schema.
+            size: Width and height of its upright photo in pixels.
+
+        Raises:
+            ValueError: If the photo cannot be decoded; the row is named.
+        """
+        inputs = self._read({name: [value] for name, value in row.items()})
+        inputs.pop("labels")
+        output = self.model(**{name: value.to(self.device) for name, value in inputs.items()})
+        return RowEvidence(
+            probability=float(output.logits.float().softmax(-1)[0, 1]),
+            views=self._views(output, inputs["view_mask"][0].tolist(), size),
+            shares=photo_evidence(self.processor, output, self.model.config.evidence_grid, [size])[0],
+        )
+
+    def _views(self, output: RoadworkOutput, valid: list[bool], size: tuple[int, int]) -> list[ViewEvidence]:
+        kept = zip(
+            output.view_indices[0].tolist(),
+            output.view_weights[0].float().tolist(),
+            output.view_logits[0].float().softmax(-1)[:, 1].tolist(),
+            strict=True,
+        )
+        found = {view: (weight, probability) for view, weight, probability in kept if valid[view]}
+        views = []
+        for view, (name, box) in enumerate(
+            zip(self.processor.view_names, self.processor.view_boxes(*size), strict=True)
+        ):
+            state = "kept" if view in found else "dropped" if valid[view] else "masked"
+            views.append(ViewEvidence(name, box, state, *found.get(view, (0.0, None))))
+        return views

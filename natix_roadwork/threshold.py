@@ -1,0 +1,203 @@
+"""The cut of the margin that is best for MCC, how sure it is, and the map that brings it to probability 0.5.
+
+Comes in: margins and labels of held-out rows, with their groups. Goes out: a `MccCut`, and the `AffineMap` after which
+0.5 is the best cut; `inference/ensemble.py` fits both inside cross-validation, `calibration.fold_into_classifier` writes
+the map into a model.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from natix_roadwork.calibration import AffineMap, check_margins, check_prior, fit_temperature, require_both
+from natix_roadwork.metrics import draw_weights, group_codes, mcc_of_counts
+
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MccCut:
+    """A cut of the margin: above it is Roadwork.
+
+    Attributes:
+        threshold: The middle of the widest stretch of cuts whose MCC is within one standard error of the largest.
+        low: Lower end of that stretch.
+        high: Upper end of that stretch.
+        mcc: MCC at the threshold, on the rows it was fitted on: a fitted value, not a score.
+        largest_mcc: The largest MCC of any cut on these rows.
+        standard_error: Grouped bootstrap deviation of the MCC at the cut of the largest MCC.
+        interval: 95 % bootstrap interval of the threshold; None before `with_interval`.
+    """
+
+    threshold: float
+    low: float
+    high: float
+    mcc: float
+    largest_mcc: float
+    standard_error: float
+    interval: tuple[float, float] | None = None
+
+
+def fit_mcc_cut(
+    margins: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    target_prior: float | None = None,
+    num_samples: int = 200,
+    seed: int = 0,
+) -> MccCut:
+    """Find the cut by scanning all different margins; a sort and sums, so millions of rows work.
+
+    The cut of the largest MCC itself jumps with single rows; the middle of the stretch that cannot be told apart from
+    it does not. Margins that are all equal give that margin as threshold, and MCC 0.
+
+    Args:
+        margins: `(N,)` logit of Roadwork minus logit of None, of rows that were not trained on.
+        labels: `(N,)` 0 or 1, of both classes.
+        groups: `(N,)` group of each row; None makes every row its own group.
+        target_prior: Share of roadwork at which the MCC counts; None = that of the rows.
+        num_samples: Bootstrap samples of the standard error.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: Lengths differ, there is one class only, or a margin is not finite; the row is named.
+    """
+    margins, labels = check_margins(margins, labels)
+    require_both(labels, "a cut")
+    if target_prior is not None:
+        check_prior("target_prior", target_prior)
+    cuts, (scores,) = _curve(margins, labels, np.ones((1, len(labels))), target_prior)
+    if not len(scores):
+        return MccCut(float(cuts[0]), float(cuts[0]), float(cuts[0]), 0.0, 0.0, 0.0)
+    codes = group_codes(groups, len(labels))
+    above = margins > cuts[scores.argmax()]
+    draws = [_mcc(labels, above, weights, target_prior) for weights in draw_weights(codes, num_samples, seed)]
+    error = float(np.concatenate(draws).std(ddof=1)) if codes.max() > 0 else 0.0
+    low, high = _plateau(cuts, scores, error)
+    threshold = 0.5 * (low + high)
+    found = _mcc(labels, margins > threshold, np.ones((1, len(labels))), target_prior)
+    return MccCut(threshold, low, high, float(found[0]), float(scores.max()), error)
+
+
+def with_interval(
+    cut: MccCut,
+    margins: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    target_prior: float | None = None,
+    num_samples: int = 500,
+    seed: int = 0,
+) -> MccCut:
+    """Add the 95 % interval of the threshold: it is found anew in each bootstrap sample of whole groups.
+
+    Args:
+        cut: What `fit_mcc_cut` found on the same rows.
+        margins: As there.
+        labels: As there.
+        groups: As there; with one group only there is nothing to draw and the interval stays None.
+        target_prior: As there.
+        num_samples: Bootstrap samples.
+        seed: Seed of the draws.
+    """
+    margins, labels = check_margins(margins, labels)
+    codes = group_codes(groups, len(labels))
+    found = []
+    for weights in draw_weights(codes, num_samples, seed) if codes.max() > 0 else ():
+        drawn = (weights > 0) @ np.stack([labels == 1, labels == 0], axis=1).astype(np.float64)
+        cuts, scores = _curve(margins, labels, weights[(drawn > 0).all(axis=1)], target_prior)
+        found += [0.5 * sum(_plateau(cuts, row, cut.standard_error)) for row in scores if len(row)]
+    if not found:
+        return cut
+    return dataclasses.replace(cut, interval=tuple(np.quantile(found, [0.025, 0.975]).tolist()))
+
+
+def largest_mcc(margins: ArrayLike, labels: ArrayLike) -> float:
+    """Compute the largest MCC of any cut of the margins `(N,)`: how well their order can tell the classes apart.
+
+    Raises:
+        ValueError: As `fit_mcc_cut`.
+    """
+    margins, labels = check_margins(margins, labels)
+    require_both(labels, "a cut")
+    return float(_curve(margins, labels, np.ones((1, len(labels))), None)[1].max(initial=0.0))
+
+
+def cut_at_half(margins: ArrayLike, labels: ArrayLike, cut: MccCut, target_prior: float | None = None) -> AffineMap:
+    """Return the map z' = (z - threshold) / temperature: the cut lies at probability 0.5 after it.
+
+    The temperature is the best one for the shifted margins, with the classes weighted to the target prior. Platt's line
+    or a prior shift before it would change nothing: an affine map of the margins moves the cut along.
+
+    Args:
+        margins: `(N,)` margins the cut was fitted on.
+        labels: `(N,)` 0 or 1.
+        cut: What `fit_mcc_cut` found on these rows.
+        target_prior: As there.
+    """
+    margins, labels = check_margins(margins, labels)
+    weights = None
+    if target_prior is not None:
+        share = labels.mean()
+        weights = np.where(labels == 1, target_prior / share, (1.0 - target_prior) / (1.0 - share))
+    temperature = fit_temperature(margins - cut.threshold, labels, weights)
+    return AffineMap(1.0 / temperature, -cut.threshold / temperature)
+
+
+def count_ties(margins: ArrayLike) -> int:
+    """Count the rows whose probability is exactly 0.5; they are decided as None."""
+    return int((np.tanh(0.5 * np.asarray(margins, dtype=np.float64)) == 0.0).sum())
+
+
+def _curve(
+    margins: FloatArray, labels: NDArray, weights: FloatArray, target_prior: float | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return `(U,)` different margins and `(S, U - 1)` the MCC of cutting at each but the last, for S row weightings."""
+    order = np.argsort(margins, kind="stable")
+    values, starts = np.unique(margins[order], return_index=True)
+    below = [
+        np.cumsum(np.add.reduceat((weights * (labels == label))[:, order], starts, axis=1), axis=1) for label in (0, 1)
+    ]
+    shares = [counts[:, :-1] / counts[:, -1:] for counts in below]
+    return values, _mcc_of_shares(*shares, _prior(labels, weights, target_prior)[:, None])
+
+
+def _mcc(labels: NDArray, above: NDArray, weights: FloatArray, target_prior: float | None) -> FloatArray:
+    """Return `(S,)` the MCC of one decision for S row weightings; 0 for a weighting without one of the classes."""
+    totals = [weights @ (labels == label).astype(np.float64) for label in (0, 1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = [weights @ ((labels == label) & ~above) / totals[label] for label in (0, 1)]
+    both = (totals[0] > 0) & (totals[1] > 0)
+    shares = [np.where(both, share, 0.0) for share in shares]
+    return _mcc_of_shares(*shares, _prior(labels, weights, target_prior))
+
+
+def _mcc_of_shares(none_below: FloatArray, roadwork_below: FloatArray, prior: FloatArray) -> FloatArray:
+    """MCC from the share of each class below the cut and the share of roadwork."""
+    return mcc_of_counts(
+        prior * (1.0 - roadwork_below),
+        (1.0 - prior) * (1.0 - none_below),
+        (1.0 - prior) * none_below,
+        prior * roadwork_below,
+    )
+
+
+def _prior(labels: NDArray, weights: FloatArray, target_prior: float | None) -> FloatArray:
+    if target_prior is not None:
+        return np.full(len(weights), target_prior)
+    return weights @ labels.astype(np.float64) / weights.sum(axis=1)
+
+
+def _plateau(cuts: FloatArray, scores: FloatArray, tolerance: float) -> tuple[float, float]:
+    """Return the ends of the widest stretch of cuts whose score is within the tolerance of the largest."""
+    return max(_stretches(cuts, scores >= scores.max() - tolerance - 1e-12), key=lambda ends: ends[1] - ends[0])
+
+
+def _stretches(cuts: FloatArray, good: NDArray[np.bool_]) -> Iterator[tuple[float, float]]:
+    """Yield the ends of each run of good cuts; cutting at `cuts[i]` decides as any cut up to `cuts[i + 1]` does."""
+    steps = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(np.int8)))
+    for start, stop in zip(steps[::2], steps[1::2], strict=True):
+        yield float(cuts[start]), float(cuts[stop])
