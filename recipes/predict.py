@@ -9,6 +9,8 @@ On all GPUs of a machine; killed and started again with `--existing_run resume` 
 
     accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/predict.py --config recipes/predict/natix.yaml
 
+With `--tta all --feature_cache off` each photo's sixteen TTA transforms are predicted too, for `recipes/tta.py`.
+
 Keys are the fields of `PredictArguments`; those of the data must be the training's, so that dev is what it was there. A
 lockbox is never predicted.
 """

@@ -40,17 +40,21 @@ class Draw(NamedTuple):
 Indices = Sequence[Draw] | Sequence[int]
 
 
-class Augmentation(Protocol):
-    """What changes the views of a photo, the same for the same address; `data.augmentation.ViewAugmentation` is one."""
-
-    def __call__(self, views: NDArray[np.uint8], epoch: int, position: int) -> NDArray[np.uint8]:
-        """Return the changed views `(V, S, S, 3)`, of the same shape."""
-        ...
+class PhotoAugmentation(Protocol):
+    """What cuts changed views out of a photo, the same for the same address; TTA transforms are one."""
 
     def views_of(
         self, processor: RoadworkImageProcessor, photo: PhotoSource, epoch: int, position: int
     ) -> tuple[NDArray[np.uint8], list[bool]]:
         """Cut the views of a photo and change them, and tell which are valid."""
+        ...
+
+
+class Augmentation(PhotoAugmentation, Protocol):
+    """What also changes views that are cut already; `data.augmentation.ViewAugmentation` is one."""
+
+    def __call__(self, views: NDArray[np.uint8], epoch: int, position: int) -> NDArray[np.uint8]:
+        """Return the changed views `(V, S, S, 3)`, of the same shape."""
         ...
 
     def settings(self) -> dict[str, Any]:

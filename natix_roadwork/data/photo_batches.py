@@ -15,7 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from natix_roadwork.data.draws import Augmentation, DrawRows, Indices, address
+from natix_roadwork.data.draws import DrawRows, Indices, PhotoAugmentation, address
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.views import normalize_views
@@ -39,7 +39,7 @@ class PhotoRows(DrawRows):
         rows: Dataset,
         processor: RoadworkImageProcessor,
         metadata: MetadataInputs = NO_METADATA,
-        augmentation: Augmentation | None = None,
+        augmentation: PhotoAugmentation | None = None,
     ) -> None:
         """Keep what every worker needs a copy of."""
         self.rows = rows.select_columns(list(dict.fromkeys(["row_id", "image", "label", *metadata.columns])))
@@ -72,7 +72,7 @@ def photo_source(image: Mapping[str, Any]) -> bytes | str:
 def photo_transform(
     processor: RoadworkImageProcessor,
     metadata: MetadataInputs = NO_METADATA,
-    augmentation: Augmentation | None = None,
+    augmentation: PhotoAugmentation | None = None,
 ) -> Callable[..., dict[str, Tensor]]:
     """Make the function that decodes each photo and cuts its views when rows are read; also for `dataset.with_transform`.
 
@@ -102,7 +102,7 @@ def read_views(
     row_id: str,
     image: Mapping[str, Any],
     processor: RoadworkImageProcessor,
-    augmentation: Augmentation | None = None,
+    augmentation: PhotoAugmentation | None = None,
     address: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], Tensor]:
     """Decode one photo and cut its views.
@@ -138,7 +138,7 @@ def _transform_rows(
     *,
     processor: RoadworkImageProcessor,
     metadata: MetadataInputs,
-    augmentation: Augmentation | None,
+    augmentation: PhotoAugmentation | None,
     addresses: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Tensor]:
     photos, masks = [], []

@@ -24,6 +24,7 @@ ORIGINAL = 0
 LEARNED_FROM = "learned_from"
 _RECORD_KEY = b"natix_roadwork"
 _COLUMNS = ("row_id", "label", "group", "logits", "embedding", "fold", "split", "member", "transform")
+_ARRAYS = ("row_ids", "labels", "groups", "splits", "logits", "embeddings", "folds", "transforms")
 _NAMED = 3  # row ids in an error message
 
 
@@ -111,9 +112,8 @@ class Predictions:
 
     def select(self, rows: ArrayLike) -> "Predictions":
         """Return the lines at `rows`, numbers or a boolean mask."""
-        arrays = ("row_ids", "labels", "groups", "splits", "logits", "embeddings", "folds", "transforms")
         chosen = np.asarray(rows)
-        return dataclasses.replace(self, **{name: getattr(self, name)[chosen] for name in arrays})
+        return dataclasses.replace(self, **{name: getattr(self, name)[chosen] for name in _ARRAYS})
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -171,6 +171,20 @@ def read_predictions(path: str | Path) -> Predictions:
         folds=table["fold"].to_numpy().astype(np.int64),
         transforms=table["transform"].to_numpy().astype(np.int64),
         record=record,
+    )
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Put lines of one member, such as those of several splits or transforms, one after the other.
+
+    Raises:
+        ValueError: If there is no part, or they are of several members or records.
+    """
+    if not parts or any((part.member, part.record) != (parts[0].member, parts[0].record) for part in parts):
+        names = sorted({part.member for part in parts})
+        raise ValueError(f"parts of the members {names} cannot be joined; give parts of one member with one record")
+    return dataclasses.replace(
+        parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     )
 
 

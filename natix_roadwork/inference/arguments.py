@@ -11,7 +11,9 @@ from typing import Literal
 import torch
 from accelerate import PartialState
 
+from natix_roadwork.data.predictions import ORIGINAL
 from natix_roadwork.data.sources import SPLITS
+from natix_roadwork.inference.tta_transforms import TRANSFORM_NAMES
 
 
 ROW_KEYS = (
@@ -31,6 +33,8 @@ class PredictArguments:
         splits: Which of train, dev and test are predicted, in this order; a lockbox never is.
         member: Name of the model among others, and of its file; None = the name of the model's folder.
         output_dir: Folder of one member's file and `result.json`.
+        tta: `off` = the photos as they are; `all` = the sixteen TTA transforms of each too; or their numbers, 0 among them.
+            Each is a backbone pass over all views of the photo, from its pixels.
         feature_cache: As in training: `off` = the backbone runs here; `auto` = its tokens are kept in the datasets cache,
             or read from there; any other value = in that folder.
         feature_dtype: How the cache stores tokens, `float16` or `int8`.
@@ -56,6 +60,9 @@ class PredictArguments:
     near_duplicates: bool = field(default=True, metadata={"help": "Photos of almost the same picture are one group."})
     split_manifest: str | None = field(default=None, metadata={"help": "Checked where it is there, else written."})
     groups_file: str | None = field(default=None, metadata={"help": "groups.csv of an audit; joins more rows."})
+    tta: list[str] = field(
+        default_factory=lambda: ["off"], metadata={"help": "off, all, or numbers of TTA transforms, 0 among them."}
+    )
     text_encoder_id: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2",
         metadata={"help": "Hub id, folder, or embedded:all-minilm-l6-v2; for a model that reads text."},
@@ -87,10 +94,33 @@ class PredictArguments:
         if self.per_device_eval_batch_size < 1:
             raise ValueError(f"per_device_eval_batch_size={self.per_device_eval_batch_size!r} must be at least 1")
         self.feature_cache = {"false": "off", "true": "auto"}.get(self.feature_cache.lower(), self.feature_cache)
+        if len(self.transforms) > 1 and self.feature_cache != "off":
+            raise ValueError(
+                f"tta={self.tta!r}: transforms are made of a photo's pixels, which feature_cache={self.feature_cache!r} does "
+                "not hold; give --feature_cache off"
+            )
         if self.member is None:
             self.member = Path(self.model).resolve().name
         if not self.member or self.member.startswith(".") or Path(self.member).name != self.member:
             raise ValueError(f"member={self.member!r} names a file, {self.path.name!r}; give a plain name without /")
+
+    @property
+    def transforms(self) -> tuple[int, ...]:
+        """Numbers of the TTA transforms to predict, in order, 0 = the photo as it is.
+
+        Raises:
+            ValueError: If a number is unknown, stands twice, or 0 is missing.
+        """
+        words = [str(word).lower() for word in self.tta]
+        if words in (["off"], ["all"]):
+            return tuple(range(len(TRANSFORM_NAMES))) if words == ["all"] else (ORIGINAL,)
+        known = [str(number) for number in range(len(TRANSFORM_NAMES))]
+        if any(word not in known for word in words) or len(set(words)) < len(words) or str(ORIGINAL) not in words:
+            raise ValueError(
+                f"tta={self.tta!r}: give off, all, or numbers from 0 to {len(known) - 1}, each once, with {ORIGINAL} among "
+                "them: every aggregation keeps the photo as it is"
+            )
+        return tuple(sorted(int(word) for word in words))
 
     @property
     def path(self) -> Path:

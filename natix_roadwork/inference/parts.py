@@ -48,12 +48,15 @@ class Parts:
     Args:
         folder: Where they lie, on a disk that all processes share.
         record: Everything the answers depend on, as JSON values.
+
+    `rows_written` counts the rows of the parts that this object has written.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
         """Keep both."""
         self.folder, self.record = folder, json.loads(json.dumps(record))
         self.key = feature_key(self.record)
+        self.rows_written = 0
 
     def enter(self) -> None:
         """Make the folder, or check that an earlier run's parts are of the same prediction; by the main process.
@@ -89,6 +92,7 @@ class Parts:
     def write(self, block: str, number: int, logits: Tensor, embeddings: Tensor) -> None:
         """Write a part: logits `(R, 2)` and embeddings `(R, H)`, float32 on the CPU."""
         write_shard(self.path(block, number), {"logits": logits, "embeddings": embeddings}, self.key)
+        self.rows_written += len(logits)
 
     def read(self, block: str, numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Read parts one after the other: logits `(N, 2)` and embeddings `(N, H)`.

@@ -21,6 +21,7 @@ from natix_roadwork.data.predictions import (
     NOT_OUT_OF_FOLD,
     ORIGINAL,
     Predictions,
+    joined,
     read_predictions,
     write_predictions,
 )
@@ -30,6 +31,7 @@ from natix_roadwork.inference.member import Lesson, Member, lesson_of, load_memb
 from natix_roadwork.inference.parts import Parts, check_same
 from natix_roadwork.inference.predict_inputs import load_predicted, member_inputs
 from natix_roadwork.inference.predict_rows import Passes, predict_rows
+from natix_roadwork.inference.tta_transforms import transform_settings
 from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult
 from natix_roadwork.training.pretraining import warnings_about
@@ -70,7 +72,11 @@ def predict(settings: PredictArguments, *, allow_lockbox: bool = False) -> RunRe
         started = time.perf_counter()
         if not settings.path.is_file():
             _write(member, splits, parts, settings, state)
-        _record(recorder, read_predictions(settings.path), rows, lesson, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        _record(recorder, read_predictions(settings.path), rows, lesson)
+        answers = parts.rows_written * state.num_processes  # each process has written its share
+        recorder.details["seconds"] = seconds
+        recorder.details["ms_per_answer"] = 1000 * seconds / answers if answers else None
         recorder.write(settings.output_dir)
         if state.is_main_process:
             parts.remove()
@@ -98,6 +104,7 @@ def prediction_record(
         "precision": str(settings.precision(state.device)).removeprefix("torch."),
         "batch_size": settings.per_device_eval_batch_size,
         "device": state.device.type,
+        "tta": transform_settings(settings.transforms) if len(settings.transforms) > 1 else "off",
     }
 
 
@@ -135,6 +142,10 @@ def prediction_table(result: RunResult, settings: PredictArguments) -> str:
     for split, count in result.details["rows"].items():
         mcc = {name: float("nan") if value is None else value for name, value in result.metrics[split]["mcc"].items()}
         lines.append(f"{split:8}{count:>8}   {mcc['value']:.3f} [{mcc['low']:.3f}, {mcc['high']:.3f}]")
+    speed, count = result.details["ms_per_answer"], len(settings.transforms)
+    if speed is not None:
+        variants = f" ({count} TTA transforms of {speed:.0f} ms)" if count > 1 else ""
+        lines.append(f"{count * speed:.0f} ms a photo{variants}")
     lines += [
         f"{settings.member}: {settings.path}",
         f"every figure: {Path(settings.output_dir) / RESULT_NAME}",
@@ -189,19 +200,23 @@ def _write(
     passes = Passes(
         settings.per_device_eval_batch_size, settings.precision(state.device), settings.dataloader_num_workers
     )
-    answers = {
-        name: predict_rows(member.model, inputs[name], parts, passes, split=name, state=state) for name in splits
-    }
+    found = []
+    for transform in settings.transforms:
+        answers = {
+            name: predict_rows(member.model, inputs[name], parts, passes, split=name, transform=transform, state=state)
+            for name in splits
+        }
+        found.append(gather(settings.path.stem, splits, answers, parts.record, transform))
     if state.is_main_process:
-        write_predictions(settings.path, gather(settings.path.stem, splits, answers, parts.record))
+        write_predictions(settings.path, joined(found))
     state.wait_for_everyone()
 
 
-def _record(recorder: RunRecorder, predictions: Predictions, rows: LoadedRows, lesson: Lesson, seconds: float) -> None:
+def _record(recorder: RunRecorder, predictions: Predictions, rows: LoadedRows, lesson: Lesson) -> None:
     recorder.data = rows.as_dict()
     counts = {}
     for split in dict.fromkeys(predictions.splits.tolist()):
-        found = predictions.select(predictions.splits == split)
+        found = predictions.select((predictions.splits == split) & (predictions.transforms == ORIGINAL))
         counts[split] = len(found)
         recorder.metrics[split] = metrics_with_intervals(
             found.labels, found.probabilities, groups=found.groups, seed=recorder.seed
@@ -215,7 +230,6 @@ def _record(recorder: RunRecorder, predictions: Predictions, rows: LoadedRows, l
     recorder.details = {
         "member": predictions.member,
         "rows": counts,
-        "seconds": seconds,
         "splits": dataclasses.asdict(rows.manifest),
         "record": predictions.record,
     }

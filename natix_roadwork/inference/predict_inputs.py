@@ -17,6 +17,7 @@ from natix_roadwork.data.photo_batches import PhotoRows
 from natix_roadwork.data.text_vectors import TEXT_FOLDER, compute_text_vectors
 from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
 from natix_roadwork.inference.member import Member
+from natix_roadwork.inference.tta_transforms import PhotoTransforms
 
 
 def load_predicted(
@@ -57,7 +58,9 @@ def member_inputs(
     """
     metadata = read_metadata(member, splits, settings, state)
     if settings.feature_cache == "off":
-        return {name: PhotoRows(split, member.processor, metadata) for name, split in splits.items()}
+        return {
+            name: PhotoRows(split, member.processor, metadata, PhotoTransforms()) for name, split in splits.items()
+        }
     if member.model.view_selector is not None:
         raise ValueError(
             f"feature_cache={settings.feature_cache!r}: the model looks at a photo to choose its views, so its answers "
