@@ -63,7 +63,7 @@ def fold_command(
     own = {
         "base_model": base,
         "output_dir": output_dir,
-        "feature_cache": base.parent / "fold_tokens",
+        "feature_cache": "auto",
         "num_folds": 2,
         "num_train_epochs": 3,
         "selection_share": 0.3,

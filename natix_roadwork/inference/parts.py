@@ -30,14 +30,15 @@ from natix_roadwork.data.feature_shards import (
 
 
 SETTINGS_NAME = "settings.json"
-ROWS_A_PART = 64
 MOST_PARTS = 256
 
 
 def part_ranges(num_rows: int, batch_size: int) -> list[range]:
-    """Divide rows into parts of whole batches: at least 64 rows, and at most 256 parts."""
-    batches = -(-max(ROWS_A_PART, -(-num_rows // MOST_PARTS)) // batch_size)
-    size = batches * batch_size
+    """Divide rows into parts of whole batches, one each where that makes no more than 256 parts.
+
+    Small parts let many processes share few rows; the number of parts bounds that of the files.
+    """
+    size = batch_size * -(-num_rows // (MOST_PARTS * batch_size))
     return [range(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
 
 
@@ -94,8 +95,18 @@ class Parts:
         self.rows_written += len(logits)
 
     def read(self, block: str, numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Read parts one after the other: logits `(N, 2)` and embeddings `(N, H)`."""
-        parts = [read_shard(self.path(block, number)) for number in numbers]
+        """Read parts one after the other: logits `(N, 2)` and embeddings `(N, H)`.
+
+        Raises:
+            ValueError: If a part is gone.
+        """
+        try:
+            parts = [read_shard(self.path(block, number)) for number in numbers]
+        except DamagedShardError as error:
+            raise ValueError(
+                f"a part of {block} in {self.folder} is gone or damaged, perhaps by another run in that folder; start "
+                "again with --existing_run resume"
+            ) from error
         logits, embeddings = (torch.cat([part[name] for part in parts]).numpy() for name in ("logits", "embeddings"))
         return logits, embeddings
 

@@ -140,6 +140,7 @@ def measure_all(bench: AblationBench, rows: Sequence[AblationRow]) -> dict[str, 
             kept[key] = _checked(path, record)
     same = {json.dumps(records[key], sort_keys=True): found for key, found in kept.items()}
     todo = [(row, seed) for row in rows for seed in seeds if (row.name, seed) not in kept]
+    todo.sort(key=lambda item: not bench.tokens.holds(bench.settings_of(*item)[0]))  # passes of the backbone come last
     total = sum(len(bench.folds_of(row)) for row, _ in todo)
     with tqdm(total=total, desc="folds", unit="fold", disable=bench.args.disable_tqdm) as bar:
         for number, (row, seed) in enumerate(todo):

@@ -20,13 +20,18 @@ GAINS, WITHIN, LOSES = "gains more than one standard error", "within one standar
 NOT_HERE = "not measured here"
 BY_LOGITS = "measured by logits"
 NORMAL_95 = 1.96
-SPLITS = ("out_of_fold", "dev", "test")  # of another recipe's metrics, the first that is there
+SPLITS = ("out_of_fold", "held_out", "dev", "test")  # of another recipe's metrics, the first that is there
 COMMANDS = {
-    "adapters": "recipes/adapters.py",
+    "adapters": "recipes/finetune_folds.py",
     "ensemble": "recipes/ensemble.py",
     "masks": "recipes/pseudo_masks.py",
     "tta": "recipes/tta.py",
     "report": "recipes/report.py",
+}
+# Where another recipe's `details` hold the MCC with its component minus that without.
+DIFFERENCES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "adapters": lambda details: details["difference_to_base"]["mcc"],
+    "ensemble": lambda details: details["difference_to_best_member"][details["ensemble"]["method"]],
 }
 Trainings = Sequence[Predictions]
 
@@ -123,8 +128,8 @@ def attention_line(row: AblationRow, difference: float, device: str) -> dict[str
 def elsewhere_line(row: AblationRow, path: str | None) -> dict[str, Any]:
     """Take a row from the result of the recipe that measures it.
 
-    Its MCC is that of `metrics`, its difference `details["difference"]` with `value`, `low`, `high` and
-    `standard_error`, where the recipe gives one.
+    Its MCC is that of `metrics`. Its difference has `value`, `low`, `high` and `standard_error` and stands where
+    `DIFFERENCES` says, else in `details["difference"]`; a result need not hold one.
 
     Raises:
         ValueError: If the file is no result.
@@ -135,8 +140,11 @@ def elsewhere_line(row: AblationRow, path: str | None) -> dict[str, Any]:
     result: RunResult = read_result(path)
     split = next((name for name in (*SPLITS, *result.metrics) if name in result.metrics), None)
     line = _line(row) | {"mcc": None if split is None else result.metrics[split].get("mcc"), "note": f"from {path}"}
-    difference = result.details.get("difference")
-    if not isinstance(difference, dict) or not {"value", "low", "high", "standard_error"} <= difference.keys():
+    try:
+        difference = DIFFERENCES.get(row.name, lambda details: details["difference"])(result.details)
+    except KeyError:
+        difference = None
+    if difference is None:
         return line | {"verdict": NOT_HERE, "note": f"from {path}, which holds no difference"}
     return line | {"difference": difference, "verdict": verdict_of(difference)}
 

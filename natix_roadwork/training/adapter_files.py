@@ -45,7 +45,13 @@ class BaseIdentity:
 
 
 def identify(model: RoadworkForImageClassification, name: str) -> BaseIdentity:
-    """Hash a base that wears no adapter, its backbone included."""
+    """Hash a base, its backbone included.
+
+    Raises:
+        ValueError: If it wears an adapter.
+    """
+    if any(isinstance(part, BaseTunerLayer) for part in model.modules()):
+        raise ValueError("base_model wears an adapter already; load it anew, or take the adapter off by take_off")
     return BaseIdentity(name, hash_weights(model))
 
 
@@ -118,9 +124,7 @@ def load_folders(
     Raises:
         ValueError: If the model wears an adapter already, or one of them belongs to another base.
     """
-    if any(isinstance(part, BaseTunerLayer) for part in base_model.modules()):
-        raise ValueError("base_model wears an adapter already; load it anew, or take the adapter off by take_off")
-    found = base.sha256 if base is not None else hash_weights(base_model)
+    found = (base or identify(base_model, "")).sha256
     for path in folders.values():
         _check_base(path, found)
     model: PeftModel | None = None

@@ -134,7 +134,7 @@ def _record(
     if max(changes) < UNMOVED:
         recorder.warnings.append(
             f"the adapters moved nothing: their largest relative weight change is {max(changes):.1e}, and a model that "
-            f"changes by less than {UNMOVED:g} answers as its base; the differences below are no effect of training"
+            f"changes by less than {UNMOVED:g} answers as its base; the differences to the base are no effect of training"
         )
         logger.warning(f"warning: {recorder.warnings[-1]}")
     recorder.details = {

@@ -146,7 +146,7 @@ def test_transforms_are_draws_of_the_rows_augmentation(
     np.testing.assert_array_equal(answers[0][0], plain[0])
     assert len({logits.tobytes() for logits, _ in answers.values()}) == 3
     assert sorted(path.name for path in parts.folder.glob("dev-*")) == [
-        f"dev-{number:02d}-00000.safetensors" for number in (0, 1, 2)
+        f"dev-{number:02d}-0000{part}.safetensors" for number in (0, 1, 2) for part in (0, 1)
     ]
 
 
@@ -238,13 +238,14 @@ def test_an_answer_that_is_not_finite_is_named_by_its_row(
         next(tiny_model.classifier.parameters()).fill_(float("nan"))
     save_member(tmp_path / "model", tiny_model)
     with pytest.raises(
-        ValueError, match=r"row 'dev/0.png': logits \[nan, nan\] are not finite \(8 such rows among 8\)"
+        ValueError, match=r"row 'dev/0.png': logits \[nan, nan\] are not finite \(4 such rows among 4\)"
     ):
         predict(asked)
 
 
-def test_parts_are_whole_batches_of_at_least_64_rows() -> None:
-    assert part_ranges(10, 4) == [range(10)]
-    assert part_ranges(150, 24) == [range(72), range(72, 144), range(144, 150)]
+def test_parts_are_whole_batches_and_never_many() -> None:
+    assert part_ranges(10, 4) == [range(4), range(4, 8), range(8, 10)]
+    assert part_ranges(3, 32) == [range(3)]
     ranges = part_ranges(1_000_000, 32)
-    assert len(ranges) <= 256 and all(len(rows) % 32 == 0 for rows in ranges[:-1])
+    assert 250 <= len(ranges) <= 256 and all(len(rows) % 32 == 0 for rows in ranges[:-1])
+    assert ranges[0].start == 0 and ranges[-1].stop == 1_000_000

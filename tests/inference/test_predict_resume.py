@@ -46,9 +46,9 @@ class Moments:
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model: RoadworkForImageClassification, monkeypatch: pytest.MonkeyPatch) -> Build:
-    """Settings of a prediction of two splits, 24 photos in six parts of two batches."""
+    """Settings of a prediction of two splits: dev in four parts of one batch, train in four of two."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(parts, "ROWS_A_PART", 4)
+    monkeypatch.setattr(parts, "MOST_PARTS", 4)
     common = {"splits": ["dev", "train"], "per_device_eval_batch_size": 2, "member": "one"}
     return lambda name, **values: member_and_photos(
         tmp_path, tiny_model, output_dir=str(tmp_path / name), **common | values
@@ -152,10 +152,10 @@ def test_what_is_there_is_not_computed_again(
     settings: Build, whole: tuple[bytes, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 4)
+        stop_after(patch, 5)
         predict(settings("stopped"))
     with monkeypatch.context() as patch:
-        stop_after(patch, 2)  # of the six parts, two are left
+        stop_after(patch, 3)  # of the eight parts, three are left
         predict(settings("stopped", existing_run="resume"))
     assert settings("stopped").path.read_bytes() == whole[0]
     monkeypatch.setattr(parts.Parts, "write", lambda *_: pytest.fail("computed again"))

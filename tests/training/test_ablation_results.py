@@ -110,15 +110,19 @@ def test_table_has_a_line_a_row() -> None:
 
 
 def test_figures_of_other_recipes_are_taken_from_their_result(tmp_path: Path) -> None:
-    row = AblationRow("tta", "19 test-time augmentation", "x", against=None, kind="elsewhere")
+    names = ("tta", "adapters", "ensemble")
+    tta, adapters, ensemble = (AblationRow(name, "19 x", "x", against=None, kind="elsewhere") for name in names)
     interval = {"value": 0.8, "low": 0.7, "high": 0.9}
     with RunRecorder({}, seed=0) as recorder:
         recorder.metrics = {"dev": {"mcc": interval}}
         path = recorder.write(tmp_path / "plain")
-        assert elsewhere_line(row, str(path))["mcc"] == interval
-        assert "holds no difference" in elsewhere_line(row, str(path))["note"]
-        recorder.details = {"difference": {"value": 0.02, "low": -0.01, "high": 0.05, "standard_error": 0.015}}
-        line = elsewhere_line(row, str(recorder.write(tmp_path / "paired")))
-    assert line["verdict"] == GAINS and line["difference"]["value"] == 0.02
+        assert elsewhere_line(tta, str(path))["mcc"] == interval
+        assert "holds no difference" in elsewhere_line(tta, str(path))["note"]
+        difference = {"value": 0.02, "low": -0.01, "high": 0.05, "standard_error": 0.015}
+        recorder.details = {"difference": difference, "difference_to_base": {"mcc": difference | {"value": -0.02}}}
+        recorder.details |= {"ensemble": {"method": "mean"}, "difference_to_best_member": {"mean": difference}}
+        path = str(recorder.write(tmp_path / "paired"))
+    lines = [elsewhere_line(row, path) for row in (tta, adapters, ensemble)]
+    assert [line["verdict"] for line in lines] == [GAINS, LOSES, GAINS] and lines[0]["difference"] == difference
     with pytest.raises(ValueError, match=r"absent\.json does not exist"):
-        elsewhere_line(row, str(tmp_path / "absent.json"))
+        elsewhere_line(tta, str(tmp_path / "absent.json"))

@@ -53,6 +53,7 @@ def write(tiny_model: RoadworkForImageClassification, tmp_path: Path) -> Write:
         base, found = identify(tiny_model, "tiny"), {}
         settings = AdapterSettings(kind=kind, rank=2, train_classifier=classifier)
         for fold in range(num_folds):
+            torch.manual_seed(fold)
             with adapted(tiny_model, adapter_config(tiny_model, kind, settings, total_steps=10)) as wearing:
                 move(wearing, fold, size)
                 found[f"fold{fold}"] = logits(wearing)
@@ -80,7 +81,7 @@ def test_adapters_are_read_back_and_switched_exactly(
 def test_merged_weights_answer_as_the_adapter(
     write: Write, tiny_model: RoadworkForImageClassification, tmp_path: Path, kind: str
 ) -> None:
-    plain, expected = logits(tiny_model), write(kind, classifier=True)
+    plain, expected = logits(tiny_model), write(kind, size=0.05, classifier=True)
     merged = merge(tiny_model, tmp_path / "adapters", "fold1")
     assert merged is tiny_model and not any(".lora_" in name for name in merged.state_dict())
     torch.testing.assert_close(logits(merged), expected["fold1"], atol=1e-5, rtol=0)
@@ -181,9 +182,11 @@ def test_adapter_is_small_at_the_plan_s_sizes(
 ) -> None:
     sizes = {"hidden_size": 512, "num_attention_heads": 8, "num_attention_layers": 4}
     model = RoadworkForImageClassification(RoadworkConfig(**tiny_config.to_dict() | sizes))
-    settings = AdapterSettings(train_classifier=classifier)
+    settings, base = AdapterSettings(train_classifier=classifier), identify(model, "plan")
     with adapted(model, adapter_config(model, "dora", settings, total_steps=1)) as wearing:
-        write_adapter(wearing, tmp_path / "fold0", identify(model, "plan"))
+        write_adapter(wearing, tmp_path / "fold0", base)
+        with pytest.raises(ValueError, match="wears an adapter already"):
+            identify(model, "plan")
     assert sum(path.stat().st_size for path in (tmp_path / "fold0").iterdir()) <= limit
 
 
