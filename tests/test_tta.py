@@ -53,7 +53,7 @@ def test_result_has_a_row_for_each_mode(run: Run, tmp_path: Path) -> None:
         gain = result.baselines[mode]["out_of_fold"]["mcc_over_none"]
         assert gain == rows[mode]["mcc_over_none"] and rows[mode]["accepted"] == (gain["low"] > 0)
         assert rows[mode]["passes_per_point"] == pytest.approx(30 / (100 * gain["value"]))
-    assert result.data["counts"] == {"dev": 80, "test": 40}
+    assert result.data["counts"] == {"dev": 80, "test": 40} and result.data["members"] == ["one", "two"]
     assert result.metrics["test"]["mcc"]["value"] > result.baselines["none"]["test"]["mcc"]["value"]
 
 
@@ -120,9 +120,11 @@ def test_what_cannot_be_measured_is_named(run: Run, files: dict[str, list[str]],
             {"predictions": changed("predictions", record={"learned_from": ["train", "dev", "test"]})},
             "no row is held out",
         ),
-        ({"predictions": [str(plain)]}, "photos as they are alone"),
-        ({"predictions": [str(tested)]}, "no row outside test"),
+        ({"predictions": [str(plain)], "train_predictions": []}, "photos as they are alone"),
+        ({"predictions": [str(tested)], "train_predictions": []}, "no row outside test"),
         ({"train_predictions": files["predictions"]}, "has no train rows"),
+        ({"train_predictions": 2 * files["train_predictions"]}, "a second file of 'one'"),
+        ({"predictions": files["predictions"][:1]}, "not in predictions, 'two'"),
     ]
     for values, named in cases:
         with pytest.raises(ValueError, match=named):

@@ -6,6 +6,7 @@ error report, and the feature statistics.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,7 @@ def run_tta(arguments: TTAArguments) -> RunResult:
             raise ValueError(
                 f"predictions: they {what}; predict the rows to choose on with recipes/predict.py --tta all"
             )
+        recorder.data = _facts(arguments, open_rows, test_rows)
         if statistics is None:
             recorder.warnings.append("without train_predictions the modes foods and knn are not tried")
         scores = compare_modes(open_rows, arguments.num_folds, arguments.seed)
@@ -163,6 +165,9 @@ def _fit_all(paths: Sequence[str], members: Sequence[Predictions]) -> dict[str, 
                 f"train_predictions: {path} {problem}; give the train rows of one model, or leave the key out"
             )
         source = {"member": train.member, MODEL: train.record.get(MODEL)}
+        if train.member in found or train.member not in {member.member for member in members}:
+            problem = "a second file of" if train.member in found else "of a member that is not in predictions,"
+            raise ValueError(f"train_predictions: {path} is {problem} {train.member!r}; give one file for each member")
         try:
             found[train.member] = fit_statistics(train.embeddings, train.labels, train.groups, source)
         except ValueError as error:
@@ -185,6 +190,23 @@ def _held_out(members: Sequence[Predictions], recorder: RunRecorder) -> list[Pre
     return used
 
 
+def _facts(arguments: TTAArguments, open_rows: Variants, test_rows: Variants) -> dict[str, Any]:
+    """What the run read: a fingerprint of the files, and how many photos of which split it used."""
+    digest = hashlib.sha256()
+    for path in (*arguments.predictions, *arguments.train_predictions):
+        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    splits, counts = np.unique(
+        np.concatenate([part.originals.splits for part in (open_rows, test_rows)]), return_counts=True
+    )
+    return {
+        "name": None,
+        "source": "predictions",
+        "fingerprint": digest.hexdigest(),
+        "counts": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
+        "members": open_rows.originals.record["members"],
+    }
+
+
 def _score(
     recorder: RunRecorder,
     variants: Variants,
@@ -194,9 +216,6 @@ def _score(
     aggregation: Aggregation,
 ) -> None:
     lines, seed = variants.originals, recorder.seed
-    recorder.data = {
-        "counts": {split: int((lines.splits == split).sum()) for split in sorted(set(lines.splits.tolist()))}
-    }
     recorder.metrics[OUT_OF_FOLD] = metrics_with_intervals(
         lines.labels, selection.probabilities, groups=lines.groups, seed=seed
     )
@@ -205,7 +224,6 @@ def _score(
         recorder.baselines[mode] = {OUT_OF_FOLD: metrics | {OVER_NONE: _gain(score)}}
     if len(test_rows.originals):
         lines = test_rows.originals
-        recorder.data["counts"][TEST] = len(lines)
         plain = Aggregation(NONE, test_rows.columns)
         for metrics, used in ((recorder.metrics, aggregation), (recorder.baselines[NONE], plain)):
             metrics[TEST] = metrics_with_intervals(
