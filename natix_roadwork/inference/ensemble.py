@@ -93,7 +93,8 @@ class Ensemble:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON file, whole or not at all."""
+        """Write the JSON file, whole or not at all; its folder is made where it is missing."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.as_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         write_whole(Path(path), text.encode())
 

@@ -114,7 +114,10 @@ def summary(
         ),
     ]
     if gains:
-        lines += ["", f"What a member adds to {ensemble.method!r} (MCC with it minus without, one standard error)"]
+        lines += [
+            "",
+            f"What a member adds to {ensemble.method!r} (MCC with it minus without, one standard error; leave out one at a time)",
+        ]
         lines += [f"  {name}: {_gain(gain)}" for name, gain in gains.items()]
     return "\n".join([*lines, "", *_ensemble_lines(ensemble, scores)])
 

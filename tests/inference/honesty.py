@@ -17,7 +17,6 @@ from natix_roadwork.data.predictions import Predictions
 from tests.inference.member_rows import fold_numbers, group_labels, prediction
 
 
-SMALLEST_COVERAGE = 0.9
 LARGEST_T = 2.5
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -48,10 +47,10 @@ def dishonest(scores: Mapping[str, np.ndarray]) -> list[str]:
     for name, values in scores.items():
         mean, deviation = values[:, 0].mean(), values[:, 0].std(ddof=1)
         t = mean / (deviation / np.sqrt(len(values)))
-        coverage = ((values[:, 1] <= 0) & (values[:, 2] >= 0)).mean()
-        if abs(t) > LARGEST_T or round(len(values) * (1 - coverage)) > max(1, len(values) * (1 - SMALLEST_COVERAGE)):
+        missed = int(((values[:, 1] > 0) | (values[:, 2] < 0)).sum())
+        if abs(t) > LARGEST_T or missed > max(1, len(values) // 10):
             failures.append(
-                f"{name}: mean {mean:+.3f}, {t:+.1f} standard errors of it, deviation {deviation:.3f}; {coverage:.0%} of "
-                f"{len(values)} intervals contain 0"
+                f"{name}: mean {mean:+.3f}, {t:+.1f} standard errors of it, deviation {deviation:.3f}; {missed} of "
+                f"{len(values)} intervals miss 0"
             )
     return failures
