@@ -75,8 +75,9 @@ def fit_mcc_cut(
         return MccCut(float(cuts[0]), float(cuts[0]), float(cuts[0]), 0.0, 0.0, 0.0)
     codes = group_codes(groups, len(labels))
     above = margins > cuts[scores.argmax()]
-    draws = [_mcc(labels, above, weights, target_prior) for weights in draw_weights(codes, num_samples, seed)]
-    error = float(np.concatenate(draws).std(ddof=1)) if codes.max() > 0 else 0.0
+    draws = _draws_of_both(labels, codes, num_samples, seed)
+    drawn = np.concatenate([_mcc(labels, above, weights, target_prior) for weights in draws] or [np.empty(0)])
+    error = float(drawn.std(ddof=1)) if len(drawn) > 1 else 0.0
     low, high = _plateau(cuts, scores, error)
     threshold = 0.5 * (low + high)
     found = _mcc(labels, margins > threshold, np.ones((1, len(labels))), target_prior)
@@ -106,9 +107,8 @@ def with_interval(
     margins, labels = check_margins(margins, labels)
     codes = group_codes(groups, len(labels))
     found = []
-    for weights in draw_weights(codes, num_samples, seed) if codes.max() > 0 else ():
-        drawn = (weights > 0) @ np.stack([labels == 1, labels == 0], axis=1).astype(np.float64)
-        cuts, scores = _curve(margins, labels, weights[(drawn > 0).all(axis=1)], target_prior)
+    for weights in _draws_of_both(labels, codes, num_samples, seed):
+        cuts, scores = _curve(margins, labels, weights, target_prior)
         found += [0.5 * sum(_plateau(cuts, row, cut.standard_error)) for row in scores if len(row)]
     if not found:
         return cut
@@ -130,7 +130,9 @@ def cut_at_half(margins: ArrayLike, labels: ArrayLike, cut: MccCut, target_prior
     """Return the map z' = (z - threshold) / temperature: the cut lies at probability 0.5 after it.
 
     The temperature is the best one for the shifted margins, with the classes weighted to the target prior. Platt's line
-    or a prior shift before it would change nothing: an affine map of the margins moves the cut along.
+    or a prior shift before it would change nothing: an affine map of the margins moves the cut along. The cut that is best
+    for MCC is not where a calibrated probability of unequal classes is 0.5, so the probabilities are not fully calibrated;
+    where those count more than decisions at 0.5, use `fit_platt` alone.
 
     Args:
         margins: `(N,)` margins the cut was fitted on.
@@ -149,7 +151,7 @@ def cut_at_half(margins: ArrayLike, labels: ArrayLike, cut: MccCut, target_prior
 
 def count_ties(margins: ArrayLike) -> int:
     """Count the rows whose probability is exactly 0.5; they are decided as None."""
-    return int((np.tanh(0.5 * np.asarray(margins, dtype=np.float64)) == 0.0).sum())
+    return int((0.5 * (1.0 + np.tanh(0.5 * np.asarray(margins, dtype=np.float64))) == 0.5).sum())
 
 
 def _curve(
@@ -165,13 +167,21 @@ def _curve(
     return values, _mcc_of_shares(*shares, _prior(labels, weights, target_prior)[:, None])
 
 
+def _draws_of_both(labels: NDArray, codes: NDArray, num_samples: int, seed: int) -> Iterator[FloatArray]:
+    """Yield row weightings `(S, N)` by bootstrap of groups, without those that drew one class only."""
+    if codes.max() == 0:
+        return
+    for weights in draw_weights(codes, num_samples, seed):
+        positives = weights @ labels.astype(np.float64)
+        yield weights[(positives > 0) & (positives < weights.sum(axis=1))]
+
+
 def _mcc(labels: NDArray, above: NDArray, weights: FloatArray, target_prior: float | None) -> FloatArray:
-    """Return `(S,)` the MCC of one decision for S row weightings; 0 for a weighting without one of the classes."""
-    totals = [weights @ (labels == label).astype(np.float64) for label in (0, 1)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = [weights @ ((labels == label) & ~above) / totals[label] for label in (0, 1)]
-    both = (totals[0] > 0) & (totals[1] > 0)
-    shares = [np.where(both, share, 0.0) for share in shares]
+    """Return `(S,)` the MCC of one decision for S row weightings of both classes."""
+    shares = []
+    for label in (0, 1):
+        rows = labels == label
+        shares.append(weights @ (rows & ~above).astype(np.float64) / (weights @ rows.astype(np.float64)))
     return _mcc_of_shares(*shares, _prior(labels, weights, target_prior))
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.inference.ensemble import ENSEMBLE_NAME, fit_ensemble
-from natix_roadwork.inference.ensemble_report import EnsembleArguments, data_of, metrics_of, summary
+from natix_roadwork.inference.ensemble_report import EnsembleArguments, data_of, details_of, metrics_of, summary
 from natix_roadwork.inference.member_table import member_table
-from natix_roadwork.inference.nested import score_ensembles
+from natix_roadwork.inference.nested import gains_of_members, score_ensembles
 from natix_roadwork.runs import RunRecorder
 from natix_roadwork.training.yaml_args import parse_recipe
 
@@ -25,24 +25,19 @@ def main(argv: list[str]) -> None:
     (arguments,) = parse_recipe(argv, [EnsembleArguments])
     with RunRecorder(asdict(arguments), seed=arguments.seed) as recorder:
         table = member_table([read_predictions(path) for path in arguments.predictions])
-        scores = score_ensembles(
-            table,
-            arguments.methods,
-            arguments.num_folds,
-            arguments.target_prior,
-            arguments.seed,
-            arguments.num_samples,
-        )
+        settings = (arguments.num_folds, arguments.target_prior, arguments.seed, arguments.num_samples)
+        scores = score_ensembles(table, arguments.methods, *settings)
+        gains = gains_of_members(table, arguments.methods[0], *settings)
         ensemble = fit_ensemble(
             table, arguments.methods[0], arguments.target_prior, arguments.seed, with_bootstrap=True
         )
         ensemble.save(Path(arguments.output_dir) / ENSEMBLE_NAME)
         recorder.data = data_of(table)
         recorder.metrics, recorder.baselines = metrics_of(scores, arguments.methods[0])
-        recorder.details = {**scores.as_dict(), "ensemble": ensemble.as_dict()}
+        recorder.details = details_of(scores, gains, ensemble)
         recorder.warnings += table.refused
         recorder.write(arguments.output_dir)
-    print(summary(table, scores, ensemble))
+    print(summary(table, scores, gains, ensemble))
     print(f"{ENSEMBLE_NAME} and result.json lie in {arguments.output_dir}.")
 
 

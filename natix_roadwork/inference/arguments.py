@@ -28,6 +28,8 @@ class PredictArguments:
 
     Attributes:
         model: Folder or Hub id of a saved `RoadworkForImageClassification` with its image processor.
+        adapters: Folder `adapters` of a fold fine-tuning of this model: the answers are the mean of all its folds' models.
+            None = the model as it is.
         dataset_name: Hub id, folder of parquet shards in NATIX's columns, or imagefolder. This key and the next ones, `seed`
             among them, decide which rows lie in which split: give those of the training.
         splits: Which of train, dev and test are predicted, in this order; a lockbox never is.
@@ -48,6 +50,7 @@ class PredictArguments:
 
     model: str = field(metadata={"help": "Folder or Hub id of a saved model with its image processor."})
     dataset_name: str = field(metadata={"help": "Hub id, folder of parquet shards, or imagefolder."})
+    adapters: str | None = field(default=None, metadata={"help": "Folder of fold adapters, whose mean answers."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub data set."})
     # Data
     splits: list[str] = field(default_factory=lambda: ["dev"], metadata={"help": "Some of train, dev, test."})

@@ -4,7 +4,7 @@ In comes a `MemberTable`; out goes a `Combination`, plain numbers that apply to 
 The ways differ in how much they fit: nothing but each member's scale (`mean`), one weight a member, or a small network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,12 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neural_network import MLPClassifier
 
-from natix_roadwork.calibration import fit_platt, log_loss
+from natix_roadwork.calibration import AffineMap, fit_platt, log_loss
 from natix_roadwork.inference.member_table import MemberTable
 from natix_roadwork.threshold import largest_mcc
 
 
-C_GRID = tuple(10.0**exponent for exponent in range(-4, 2))
+C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 DEFAULT_C = 0.01
 INNER_FOLDS = 3
 GREEDY_STEPS = 30
@@ -100,20 +100,21 @@ def fit_combination(table: MemberTable, method: str, seed: int = 0) -> Combinati
 
 def _mean(table: MemberTable, _: int) -> Combination:
     """Equal weights of the members' log-odds: Platt's line of each member makes them comparable."""
-    return _weighted_log_odds(table, np.ones(len(table.names)))
+    return _weighted(_lines(table), np.ones(len(table.names)))
 
 
 def _mcc_weighted(table: MemberTable, _: int) -> Combination:
-    """Weights as the MCC of each member at its best cut: as good as equal ones between members alike (X-62)."""
+    """Weights as the MCC of each member at its best cut: next to equal ones where members are alike."""
     scores = np.array([largest_mcc(column, table.labels) for column in table.margins.T])
-    return _weighted_log_odds(table, scores if scores.sum() > 0 else np.ones(len(scores)))
+    return _weighted(_lines(table), scores if scores.sum() > 0 else np.ones(len(scores)))
 
 
 def _best_member(table: MemberTable, _: int) -> Combination:
     """The member of the largest MCC at its best cut, of the smallest log loss if equal."""
-    columns = _log_odds(table)[0].T
+    lines = _lines(table)
+    columns = _log_odds(table, lines).T
     ranks = [(largest_mcc(column, table.labels), -log_loss(column, table.labels)) for column in columns]
-    return _weighted_log_odds(table, np.eye(len(columns))[ranks.index(max(ranks))])
+    return _weighted(lines, np.eye(len(columns))[ranks.index(max(ranks))])
 
 
 def _greedy_log_loss(table: MemberTable, _: int) -> Combination:
@@ -129,7 +130,8 @@ def _greedy(table: MemberTable, score: Callable[[FloatArray], float]) -> Combina
 
     See https://doi.org/10.1145/1015330.1015432.
     """
-    log_odds = _log_odds(table)[0]
+    lines = _lines(table)
+    log_odds = _log_odds(table, lines)
     counts, total, best = np.zeros(log_odds.shape[1]), np.zeros(len(table)), -np.inf
     for size in range(1, GREEDY_STEPS + 1):
         scores = [score((total + column) / size) for column in log_odds.T]
@@ -138,7 +140,7 @@ def _greedy(table: MemberTable, score: Callable[[FloatArray], float]) -> Combina
         chosen, best = int(np.argmax(scores)), max(scores)
         counts[chosen] += 1
         total += log_odds[:, chosen]
-    return _weighted_log_odds(table, counts)
+    return _weighted(lines, counts)
 
 
 def _stacking(table: MemberTable, seed: int) -> Combination:
@@ -149,12 +151,16 @@ def _stacking(table: MemberTable, seed: int) -> Combination:
     losses = np.zeros(len(C_GRID))
     for fit, rest in _inner_folds(table, seed):
         for number, c in enumerate(C_GRID):
-            model = LogisticRegression(C=c, max_iter=2000).fit(inputs[fit], table.labels[fit])
+            model = _logistic(c).fit(inputs[fit], table.labels[fit])
             losses[number] += len(rest) * log_loss(model.decision_function(inputs[rest]), table.labels[rest])
     best = C_GRID[int(losses.argmin())] if losses.any() else DEFAULT_C
-    model = LogisticRegression(C=best, max_iter=2000).fit(inputs, table.labels)
+    model = _logistic(best).fit(inputs, table.labels)
     weights = model.coef_[0] / spread
     return Combination("margins", ((weights[:, None], model.intercept_ - centre @ weights),))
+
+
+def _logistic(c: float) -> LogisticRegression:
+    return LogisticRegression(C=c, max_iter=2000)
 
 
 def _mlp(table: MemberTable, seed: int) -> Combination:
@@ -199,16 +205,20 @@ def _network(table: MemberTable, inputs: str, hidden: tuple[int, ...], seed: int
     return Combination(inputs, tuple(layers))
 
 
-def _log_odds(table: MemberTable) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return `(N, M)` calibrated margins, `(M,)` scales and `(M,)` offsets by Platt's line of each member."""
-    lines = [fit_platt(column, table.labels) for column in table.margins.T]
-    scales, offsets = np.array([line.scale for line in lines]), np.array([line.offset for line in lines])
-    return table.margins * scales + offsets, scales, offsets
+def _lines(table: MemberTable) -> list[AffineMap]:
+    """Platt's line of each member."""
+    return [fit_platt(column, table.labels) for column in table.margins.T]
 
 
-def _weighted_log_odds(table: MemberTable, weights: FloatArray) -> Combination:
-    _, scales, offsets = _log_odds(table)
+def _log_odds(table: MemberTable, lines: Sequence[AffineMap]) -> FloatArray:
+    """`(N, M)` calibrated margins."""
+    return np.stack([line(column) for line, column in zip(lines, table.margins.T, strict=True)], axis=1)
+
+
+def _weighted(lines: Sequence[AffineMap], weights: FloatArray) -> Combination:
+    """The weighted mean of log-odds, as weights of the margins themselves."""
     shares = weights / weights.sum()
+    scales, offsets = np.array([line.scale for line in lines]), np.array([line.offset for line in lines])
     return Combination("margins", (((shares * scales)[:, None], np.array([shares @ offsets])),))
 
 

@@ -4,7 +4,8 @@ In come the scores of `nested.py` and the fitted `Ensemble`; out go the parts of
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from natix_roadwork.inference.combining import METHODS
 from natix_roadwork.inference.ensemble import Ensemble
 from natix_roadwork.inference.member_table import MemberTable
-from natix_roadwork.inference.nested import EnsembleScores, Score
+from natix_roadwork.inference.nested import EnsembleScores, Score, idle_members
 from natix_roadwork.metrics import PairedDifference
 from natix_roadwork.runs import Metrics
 
@@ -79,7 +80,23 @@ def metrics_of(scores: EnsembleScores, method: str) -> tuple[Metrics, dict[str, 
     }
 
 
-def summary(table: MemberTable, scores: EnsembleScores, ensemble: Ensemble) -> str:
+def details_of(scores: EnsembleScores, gains: Mapping[str, PairedDifference], ensemble: Ensemble) -> dict[str, Any]:
+    """Return what else was found out, for `result.json`."""
+    named = _named(scores)
+    return {
+        "difference_to_best_member": {name: asdict(s.difference) for name, s in named.items() if s.difference},
+        "ties_at_half": {name: score.ties for name, score in named.items()},
+        "added_by_member": {name: asdict(gain) for name, gain in gains.items()},
+        "idle_members": idle_members(gains),
+        "disagreement": scores.disagreement,
+        "error_correlation": scores.error_correlation,
+        "ensemble": ensemble.as_dict(),
+    }
+
+
+def summary(
+    table: MemberTable, scores: EnsembleScores, gains: Mapping[str, PairedDifference], ensemble: Ensemble
+) -> str:
     """Describe rows, scores, members and the saved ensemble."""
     width = max(map(len, _named(scores)))
     lines = [
@@ -96,9 +113,9 @@ def summary(table: MemberTable, scores: EnsembleScores, ensemble: Ensemble) -> s
             for pair, share in scores.disagreement.items()
         ),
     ]
-    if scores.added:
+    if gains:
         lines += ["", f"What a member adds to {ensemble.method!r} (MCC with it minus without, one standard error)"]
-        lines += [f"  {name}: {_gain(gain)}" for name, gain in scores.added.items()]
+        lines += [f"  {name}: {_gain(gain)}" for name, gain in gains.items()]
     return "\n".join([*lines, "", *_ensemble_lines(ensemble, scores)])
 
 
@@ -132,5 +149,5 @@ def _line(score: Score) -> str:
 
 
 def _gain(gain: PairedDifference) -> str:
-    less = "" if gain.value >= gain.standard_error else " - less than one standard error: it can go"
+    less = "" if gain.value > gain.standard_error else " - no more than one standard error: it can go"
     return f"{gain.value:+.4f}, {gain.standard_error:.4f}{less}"

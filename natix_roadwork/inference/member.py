@@ -4,11 +4,15 @@ In comes the name of a folder or Hub repository; out go the model, ready to pred
 `predict.py` reads them.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.predictions import LEARNED_FROM
@@ -18,6 +22,8 @@ from natix_roadwork.model.configuration_roadwork import RoadworkConfig
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.runs import RESULT_NAME, RunResult, read_result
+from natix_roadwork.training.adapter_files import WEIGHTS_FILE, BaseIdentity, adapter_folders, load_folders
+from natix_roadwork.training.fold_targets import FOLDS_NAME, OWN_SPLITS
 
 
 ALL_LEARNED = ["train", "dev"]
@@ -35,18 +41,30 @@ class Member:
     Attributes:
         model: In evaluation mode, float32.
         processor: Cuts the views it was trained on, as uint8.
+        sha256: Hash of the weights, those of adapters aside.
         trained: Record of its training; None where there is none beside the model.
+        adapted: The same model with the adapters of all folds on it; None without adapters.
+        adapters: Hash of each adapter's weights, by name.
     """
 
     model: RoadworkForImageClassification
     processor: RoadworkImageProcessor
+    sha256: str
     trained: RunResult | None = None
+    adapted: PeftModel | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> RoadworkForImageClassification | PeftModel:
+        """What predicts: the model, with its adapters where it has some."""
+        return self.model if self.adapted is None else self.adapted
 
     def record(self) -> dict[str, Any]:
         """Return what of the member decides its answers, as JSON values."""
         config = {name: value for name, value in self.model.config.to_dict().items() if name not in BOOKKEEPING}
         return {
-            "model_sha256": hash_weights(self.model),
+            "model_sha256": self.sha256,
+            "adapters": self.adapters,
             "config": config,
             "processor": self.processor.settings(),
         }
@@ -65,15 +83,17 @@ class Lesson:
     warnings: list[str] = field(default_factory=list)
 
 
-def load_member(name: str, device: torch.device | str = "cpu") -> Member:
+def load_member(name: str, device: torch.device | str = "cpu", adapters: str | None = None) -> Member:
     """Load a saved model with its image processor and the record of its training.
 
     Args:
         name: Folder, or Hub id.
         device: Where the model runs.
+        adapters: Folder of fold adapters to put on it; None = the model as it is.
 
     Raises:
-        ValueError: If there is no such model, it is another kind of model, has no processor, or the two do not fit.
+        ValueError: If there is no such model, it is another kind of model, has no processor, or the two do not fit; if
+            the adapters belong to another model, or sit in its backbone.
     """
     try:
         kind = RoadworkConfig.get_config_dict(name)[0].get("model_type")
@@ -95,7 +115,19 @@ def load_member(name: str, device: torch.device | str = "cpu") -> Member:
         )
     processor = RoadworkImageProcessor(**saved.settings() | {"do_normalize": False})
     path = Path(name) / RESULT_NAME
-    return Member(model.to(device).eval(), processor, read_result(path) if path.is_file() else None)
+    trained = read_result(path) if path.is_file() else None
+    model, sha256 = model.to(device).eval(), hash_weights(model)
+    if adapters is None:
+        return Member(model, processor, sha256, trained)
+    folders = adapter_folders(adapters)
+    adapted = load_folders(model, folders, BaseIdentity(name, sha256))
+    if any(isinstance(part, BaseTunerLayer) for part in model.backbone.modules()):
+        raise ValueError(
+            f"adapters={adapters!r}: they change the backbone, so that each needs tokens of its own; merge them "
+            "(adapter_files.merged_soup), save that model and predict with it"
+        )
+    hashes = {name: hashlib.sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest() for name, path in folders.items()}
+    return Member(model, processor, sha256, trained, adapted, hashes)
 
 
 def lesson_of(member: Member, rows: LoadedRows, settings: PredictArguments) -> Lesson:
@@ -107,6 +139,21 @@ def lesson_of(member: Member, rows: LoadedRows, settings: PredictArguments) -> L
     Raises:
         ValueError: If they are the training's data, but split otherwise; the keys that differ are named.
     """
+    lesson = _base_lesson(member, rows, settings)
+    if settings.adapters is None:
+        return lesson
+    taught = _adapter_target(settings.adapters)
+    return Lesson([*lesson.splits, *(split for split in taught if split not in lesson.splits)], lesson.warnings)
+
+
+def _adapter_target(adapters: str) -> list[str]:
+    """Splits whose rows the adapters may have learned from; the manifest of their folds tells."""
+    path = Path(adapters).resolve().parent / FOLDS_NAME
+    target = json.loads(path.read_text(encoding="utf-8"))["fold_target"] if path.is_file() else ""
+    return [target] if target in OWN_SPLITS else [*ALL_LEARNED, "test"]
+
+
+def _base_lesson(member: Member, rows: LoadedRows, settings: PredictArguments) -> Lesson:
     trained, unknown = member.trained, f"{ALL_LEARNED} count as learned from"
     if trained is None:
         return Lesson(

@@ -1,13 +1,15 @@
 """Scores of ensembles by nested cross-validation over groups, and what each member adds.
 
 In come members side by side; out go margins in which no row's label had a part, their metrics with intervals, and paired
-differences to the best single member, which is chosen anew for each part. `recipes/ensemble.py` prints and records them.
+differences to the best single member, which is chosen anew for each part. `ensemble_report.py` tells them.
+
+Out-of-fold values need two cares, without which labels shuffled at random score above 0: fits stay inside a fold
+(`member_table.honest_splits`), and the interval of a member as it is is widened (`fold_widening`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +49,6 @@ class EnsembleScores:
         members: Score of each member at its own cut of 0.5: nothing is fitted.
         tuned_members: Score of each member with its cut fitted on other rows.
         methods: Score of each way of combining, and of `best_member`, fitted on other rows.
-        added: MCC of the first method minus that of the same method without the member.
         disagreement: Share of rows that two members decide differently, by "one | other".
         error_correlation: Correlation of two members' errors, by "one | other"; 0 where one makes none.
     """
@@ -55,26 +56,8 @@ class EnsembleScores:
     members: dict[str, Score]
     tuned_members: dict[str, Score]
     methods: dict[str, Score]
-    added: dict[str, PairedDifference] = field(default_factory=dict)
-    disagreement: dict[str, float] = field(default_factory=dict)
-    error_correlation: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def idle_members(self) -> list[str]:
-        """Members that add less than one standard error to the first method."""
-        return [name for name, gain in self.added.items() if gain.value < gain.standard_error]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what JSON holds besides the metrics."""
-        scores = self.members | {f"{name}, tuned": score for name, score in self.tuned_members.items()} | self.methods
-        return {
-            "difference_to_best_member": {name: asdict(s.difference) for name, s in scores.items() if s.difference},
-            "ties_at_half": {name: score.ties for name, score in scores.items()},
-            "added_by_member": {name: asdict(gain) for name, gain in self.added.items()},
-            "idle_members": self.idle_members,
-            "disagreement": self.disagreement,
-            "error_correlation": self.error_correlation,
-        }
+    disagreement: dict[str, float]
+    error_correlation: dict[str, float]
 
 
 def cross_fitted(
@@ -101,14 +84,14 @@ def score_ensembles(
     seed: int = 0,
     num_samples: int = 1000,
 ) -> EnsembleScores:
-    """Score members and ways of combining them, all on the same rows, and name what each member adds to the first way.
+    """Score members and ways of combining them, all on the same rows.
 
     The combination, its cut and the best member are fitted on the other parts of `honest_splits`. With out-of-fold
     values a part is fitted on rows of its own fold only, so that an ensemble fitted on all rows does rather better.
 
     Args:
         table: Rows that no member has learned from.
-        methods: Of `combining.METHODS`; the first is asked what each member adds.
+        methods: Of `combining.METHODS`.
         num_folds: Parts of each fold of the members, or of the rows of a split that taught none.
         target_prior: Share of roadwork that cuts shall be best for; None = that of the rows.
         seed: Seed of parts, fits and intervals.
@@ -118,30 +101,73 @@ def score_ensembles(
         ValueError: If a part would lack a class, or a method is unknown.
     """
     splits = honest_splits(table, num_folds, seed)
+    best = _nested(table, splits, BEST_MEMBER, target_prior, seed)
+    combined = {BEST_MEMBER: best} | {
+        method: _nested(table, splits, method, target_prior, seed) for method in methods if method != BEST_MEMBER
+    }
+    tuned, own = {}, {}
+    for number, name in enumerate(table.names):
+        tuned[name] = _nested(table.pick([number]), splits, "mean", target_prior, seed)
+        widening = fold_widening(table.folds[:, number])
+        own[name] = _score(table, table.margins[:, number], best, num_samples, seed, widening)
+    scores = [
+        {name: _score(table, values, best, num_samples, seed) for name, values in margins.items()}
+        for margins in (tuned, combined)
+    ]
+    return EnsembleScores(own, *scores, *compare_decisions(table.labels, tuned))
 
-    def nested(method: str, members: Sequence[int]) -> FloatArray:
-        return cross_fitted(
-            table.pick(members), splits, lambda rows: fit_ensemble(rows, method, target_prior, seed).margins
-        )
 
-    everyone = range(len(table.names))
-    best = nested(BEST_MEMBER, everyone)
-    combined = {method: nested(method, everyone) for method in methods if method != BEST_MEMBER}
-    tuned = {name: nested("mean", [number]) for number, name in enumerate(table.names)}
-    own = dict(zip(table.names, table.margins.T, strict=True))
+def gains_of_members(
+    table: MemberTable,
+    method: str,
+    num_folds: int = 5,
+    target_prior: float | None = None,
+    seed: int = 0,
+    num_samples: int = 1000,
+) -> dict[str, PairedDifference]:
+    """Measure what each member adds: MCC of the ensemble minus that of the ensemble without it, on the same rows.
 
-    def scores(margins: dict[str, FloatArray]) -> dict[str, Score]:
-        return {name: _score(table, values, best, num_samples, seed) for name, values in margins.items()}
+    Args:
+        table: Rows that no member has learned from, of three members or more; of two, nothing is returned.
+        method: One of `combining.METHODS`.
+        num_folds: As `score_ensembles`.
+        target_prior: As there.
+        seed: As there.
+        num_samples: As there.
 
-    first = combined.get(methods[0], best)
-    added = {}
-    for number, name in enumerate(table.names if len(table.names) > 2 else ()):
-        others = nested(methods[0], [other for other in everyone if other != number])
-        added[name] = _difference(table, first, others, num_samples, seed)
-    disagreement, correlation = compare_decisions(table.labels, tuned)
-    return EnsembleScores(
-        scores(own), scores(tuned), scores({BEST_MEMBER: best} | combined), added, disagreement, correlation
-    )
+    Raises:
+        ValueError: As there.
+    """
+    if len(table.names) < 3:
+        return {}
+    splits = honest_splits(table, num_folds, seed)
+    everyone = _nested(table, splits, method, target_prior, seed)
+    gains = {}
+    for number, name in enumerate(table.names):
+        others = table.pick([other for other in range(len(table.names)) if other != number])
+        without = _nested(others, splits, method, target_prior, seed)
+        gains[name] = _difference(table, everyone, without, num_samples, seed)
+    return gains
+
+
+def idle_members(gains: Mapping[str, PairedDifference]) -> list[str]:
+    """Name the members that add no more than one standard error."""
+    return [name for name, gain in gains.items() if gain.value <= gain.standard_error]
+
+
+def fold_widening(folds: NDArray[np.int64]) -> float:
+    """Return by how much an interval must be wider for scores out of K folds than for as many independent rows.
+
+    Models of two folds share most of their training rows, so their errors go together; on labels that nothing can be
+    learned from, the deviation is sqrt(2) of what a bootstrap of rows says, and a 95 % interval holds 0 in 83 % of draws.
+    The correction is that of Nadeau and Bengio 2003 (https://doi.org/10.1023/A:1024068626366) for shares 1 / K held out and
+    1 - 1 / K trained on: sqrt(1 + K / (K - 1)). It is generous where the members are far better than chance.
+
+    Args:
+        folds: `(N,)` fold of each row; -1 = of a split that taught nothing. Without folds the result is 1.
+    """
+    num_folds = len(np.unique(folds[folds >= 0]))
+    return float(np.sqrt(1.0 + num_folds / (num_folds - 1))) if num_folds > 1 else 1.0
 
 
 def compare_decisions(
@@ -165,10 +191,31 @@ def compare_decisions(
     return disagreement, correlation
 
 
-def _score(table: MemberTable, margins: FloatArray, best: FloatArray, num_samples: int, seed: int) -> Score:
+def _nested(
+    table: MemberTable, splits: Sequence[Fold], method: str, target_prior: float | None, seed: int
+) -> FloatArray:
+    return cross_fitted(table, splits, lambda rows: fit_ensemble(rows, method, target_prior, seed).margins)
+
+
+def _score(
+    table: MemberTable, margins: FloatArray, best: FloatArray, num_samples: int, seed: int, widening: float = 1.0
+) -> Score:
     metrics = metrics_with_intervals(table.labels, _probabilities(margins), table.groups, num_samples, seed)
-    difference = None if margins is best else _difference(table, margins, best, num_samples, seed)
+    difference = None
+    if margins is not best:
+        pair = _difference(table, margins, best, num_samples, seed)
+        low, high = _widened(pair.value, pair.low, pair.high, widening)
+        difference = PairedDifference(pair.value, low, high, pair.standard_error * widening)
+    for name, metric in metrics.items():
+        if name != "prevalence" and metric["low"] is not None:  # which no model has a part in
+            smallest = -1.0 if name.startswith("mcc") else 0.0
+            ends = _widened(metric["value"], metric["low"], metric["high"], widening)
+            metric["low"], metric["high"] = np.clip(ends, smallest, 1.0).tolist()
     return Score(metrics, difference, count_ties(margins))
+
+
+def _widened(value: float, low: float, high: float, factor: float) -> tuple[float, float]:
+    return value - factor * (value - low), value + factor * (high - value)
 
 
 def _difference(

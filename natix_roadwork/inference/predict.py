@@ -62,7 +62,7 @@ def predict(settings: PredictArguments, *, allow_lockbox: bool = False) -> RunRe
         if state.is_main_process:
             refuse_earlier_run(settings)
         rows, splits = load_predicted(settings, state, allow_lockbox)
-        member = load_member(settings.model, state.device)
+        member = load_member(settings.model, state.device, settings.adapters)
         lesson = lesson_of(member, rows, settings)
         record = prediction_record(member, lesson, rows, splits, settings, state)
         parts = Parts(settings.path.parent / PARTS_FOLDER, record)
@@ -203,7 +203,9 @@ def _write(
     found = []
     for transform in settings.transforms:
         answers = {
-            name: predict_rows(member.model, inputs[name], parts, passes, split=name, transform=transform, state=state)
+            name: predict_rows(
+                member.answers, inputs[name], parts, passes, split=name, transform=transform, state=state
+            )
             for name in splits
         }
         found.append(gather(settings.path.stem, splits, answers, parts.record, transform))

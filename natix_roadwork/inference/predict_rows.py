@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
+from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -47,7 +48,7 @@ class Passes:
 
 
 def predict_rows(
-    model: RoadworkForImageClassification,
+    model: RoadworkForImageClassification | PeftModel,
     rows: PhotoRows | FeatureRows,
     parts: Parts,
     passes: Passes,
@@ -59,7 +60,7 @@ def predict_rows(
     """Predict every row, part by part; parts that are there are not computed again.
 
     Args:
-        model: On its device, in evaluation mode.
+        model: On its device, in evaluation mode; with fold adapters on it, the mean of their answers is taken.
         rows: What it reads.
         parts: Where answers are kept until all are there; entered before.
         passes: How they are computed.
@@ -100,7 +101,7 @@ def predict_rows(
 
 
 def batch_answers(
-    model: RoadworkForImageClassification,
+    model: RoadworkForImageClassification | PeftModel,
     rows: PhotoRows | FeatureRows,
     batches: Sequence[Indices],
     passes: Passes,
@@ -115,7 +116,7 @@ def batch_answers(
 
 
 def model_inputs(
-    model: RoadworkForImageClassification, batch: Mapping[str, Tensor], precision: torch.dtype
+    model: RoadworkForImageClassification | PeftModel, batch: Mapping[str, Tensor], precision: torch.dtype
 ) -> dict[str, Tensor]:
     """Bring a batch to the head's inputs on the model's device: photos become float16 tokens, targets are left out."""
     inputs = {name: values.to(model.device) for name, values in batch.items() if name not in TARGETS}
@@ -131,13 +132,21 @@ def model_inputs(
     return inputs | {"view_features": tokens.to(torch.float16)}
 
 
-def classify(model: RoadworkForImageClassification, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Run the head: logits `(B, 2)` and embeddings `(B, H)`."""
-    output = model(**inputs)
-    return output.logits, output.embedding
+def classify(model: RoadworkForImageClassification | PeftModel, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Run the head: logits `(B, 2)` and embeddings `(B, H)`; with adapters the mean over them."""
+    if not isinstance(model, PeftModel):
+        output = model(**inputs)
+        return output.logits, output.embedding
+    answers = []
+    for name in model.peft_config:
+        model.set_adapter(name, inference_mode=True)
+        output = model(**inputs)
+        answers.append((output.logits, output.embedding))
+    logits, embeddings = (torch.stack(values).mean(dim=0) for values in zip(*answers, strict=True))
+    return logits, embeddings
 
 
-def _tokens(model: RoadworkForImageClassification, pixels: Tensor) -> Tensor:
+def _tokens(model: RoadworkForImageClassification | PeftModel, pixels: Tensor) -> Tensor:
     """Tokens `(B, V, T, D)` of `(B, V, 3, S, S)`, in passes of the cache's shape; black views fill the last, as there."""
     rows, size = len(pixels), rows_a_pass(pixels.shape[1])
     if rows % size:

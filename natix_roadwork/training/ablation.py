@@ -42,7 +42,7 @@ TRAINED = ("head", "baseline", "probe")  # kinds of rows with predictions
 # Settings that move nothing in a row; data and backbone are compared by what they hold, not by their names.
 RUN_SETTINGS = (
     *("dataset_name", "dataset_revision", "backbone_id", "backbone_revision", "dev_share", "feature_cache"),
-    *("existing_run", "dry_run", "score_test", "baselines", "include_backbone", "split_manifest"),
+    *("existing_run", "dry_run", "score_test", "baselines", "include_backbone", "split_manifest", "split_seed"),
 )
 RUN_ARGUMENTS = (
     *(
@@ -169,7 +169,7 @@ def row_record(bench: AblationBench, row: AblationRow, seed: int) -> dict[str, A
         "training": training,
         "data": bench.fingerprint,
         "backbone_sha256": bench.model.config.backbone_sha256,
-        "folds": {"number": bench.ablation.num_folds, "seed": bench.args.seed},
+        "folds": {"number": bench.ablation.num_folds, "seed": bench.split_seed},
     }
     return json.loads(json.dumps(record))
 

@@ -76,16 +76,21 @@ class AblationBench:
         return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
 
     @cached_property
+    def split_seed(self) -> int:
+        """Seed of the folds."""
+        return self.args.seed if self.settings.split_seed is None else self.settings.split_seed
+
+    @cached_property
     def folds(self) -> list[CrossFold]:
         """Grouped stratified folds."""
         share = self.settings.selection_share
-        return grouped_folds(self.labels, self.groups, self.ablation.num_folds, self.args.seed, share)
+        return grouped_folds(self.labels, self.groups, self.ablation.num_folds, self.split_seed, share)
 
     @cached_property
     def cities(self) -> list[CrossFold]:
         """One fold a city."""
         share, cities = self.settings.selection_share, self.photos["city"][:]
-        return city_folds(self.labels, self.groups, cities, self.args.seed, share)
+        return city_folds(self.labels, self.groups, cities, self.split_seed, share)
 
     @cached_property
     def gps(self) -> NDArray[np.float64]:
@@ -247,7 +252,8 @@ class AblationBench:
             return ""
         plans = [self.sampling(settings, fold, row.by_city) for fold in self.folds_of(row)]
         weighted = sum(plan is not None and plan.weights is not None for plan in plans)
-        return f"{weighted} of {len(plans)} folds draw by weights, in the others none are needed or none can reach"
+        rest = "" if weighted == len(plans) else "; in the others none are needed, or none can reach the wanted share"
+        return f"weights in {weighted} of {len(plans)} folds{rest}"
 
     @torch.no_grad()
     def attention_difference(self, num_rows: int = 32) -> float:

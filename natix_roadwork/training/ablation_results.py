@@ -24,7 +24,6 @@ SPLITS = ("out_of_fold", "held_out", "dev", "test")  # of another recipe's metri
 COMMANDS = {
     "adapters": "recipes/finetune_folds.py",
     "ensemble": "recipes/ensemble.py",
-    "masks": "recipes/pseudo_masks.py",
     "tta": "recipes/tta.py",
     "report": "recipes/report.py",
 }
@@ -32,6 +31,7 @@ COMMANDS = {
 DIFFERENCES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "adapters": lambda details: details["difference_to_base"]["mcc"],
     "ensemble": lambda details: details["difference_to_best_member"][details["ensemble"]["method"]],
+    "tta": lambda details: _of_mode(details["modes"], details["aggregation"]["mode"]),
 }
 Trainings = Sequence[Predictions]
 
@@ -128,15 +128,21 @@ def attention_line(row: AblationRow, difference: float, device: str) -> dict[str
 def elsewhere_line(row: AblationRow, path: str | None) -> dict[str, Any]:
     """Take a row from the result of the recipe that measures it.
 
-    Its MCC is that of `metrics`. Its difference has `value`, `low`, `high` and `standard_error` and stands where
-    `DIFFERENCES` says, else in `details["difference"]`; a result need not hold one.
+    Its MCC is that of `metrics`. Its difference has `value`, `low` and `high` and stands where `DIFFERENCES` says, else in
+    `details["difference"]`; a result need not hold one. Where it has no `standard_error`, that of a normal interval is
+    taken.
 
     Raises:
         ValueError: If the file is no result.
     """
     if path is None:
         again = f"""--more_results '{{"{row.name}": "<its result.json>"}}'"""
-        return unmeasured_line(row, f"run {COMMANDS[row.name]}, then this with {again}")
+        first = (
+            f"run {COMMANDS[row.name]}"
+            if row.name in COMMANDS
+            else "no recipe measures it yet; train with and without"
+        )
+        return unmeasured_line(row, f"{first}, then this with {again}")
     result: RunResult = read_result(path)
     split = next((name for name in (*SPLITS, *result.metrics) if name in result.metrics), None)
     line = _line(row) | {"mcc": None if split is None else result.metrics[split].get("mcc"), "note": f"from {path}"}
@@ -146,7 +152,14 @@ def elsewhere_line(row: AblationRow, path: str | None) -> dict[str, Any]:
         difference = None
     if difference is None:
         return line | {"verdict": NOT_HERE, "note": f"from {path}, which holds no difference"}
+    error = (difference["high"] - difference["low"]) / (2 * NORMAL_95)
+    difference = {"standard_error": error} | difference
     return line | {"difference": difference, "verdict": verdict_of(difference)}
+
+
+def _of_mode(modes: Sequence[Mapping[str, Any]], chosen: str) -> dict[str, float]:
+    """Return what the chosen way of test-time augmentation brings over the photos as they are."""
+    return next(row for row in modes if row["mode"] == chosen)["mcc_over_none"]
 
 
 def _line(row: AblationRow) -> dict[str, Any]:

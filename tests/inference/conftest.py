@@ -41,26 +41,28 @@ def run_result() -> RunResult:
         return recorder.result()
 
 
-@pytest.fixture(scope="session")
-def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that keeps 8 of 12 views, saved with its processor."""
+def save_model(folder: Path, **settings: object) -> Path:
+    """Save a tiny model that keeps 8 of 12 views, with its processor."""
     sizes = {"hidden_size": 16, "num_attention_heads": 2}
     backbone = DINOv3ViTConfig(image_size=32, intermediate_size=32, num_hidden_layers=1, patch_size=16, **sizes)
-    config = RoadworkConfig(
-        backbone_config=backbone,
-        evidence_grid=2,
-        evidence_size=8,
-        num_attention_layers=1,
-        num_views=12,
-        view_size=32,
-        **sizes,
-    )
-    folder = tmp_path_factory.mktemp("model")
+    views = {"evidence_grid": 2, "evidence_size": 8, "num_attention_layers": 1, "num_views": 12, "view_size": 32}
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        config = RoadworkConfig(backbone_config=backbone, **views | sizes | settings)
         RoadworkForImageClassification(config).eval().save_pretrained(folder)
     RoadworkImageProcessor(view_size=32).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def metadata_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, reading metadata."""
+    return save_model(tmp_path_factory.mktemp("model"), metadata_fields=["gps", "weather", "daytime"])
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from PIL import Image
 from natix_roadwork.data.predictions import Predictions
 from natix_roadwork.inference.error_report import ReportData
 from natix_roadwork.inference.report_page import drawn_views
+from natix_roadwork.inference.row_evidence import EvidenceReader
 from natix_roadwork.inference.worst_rows import row_losses, worst_lines, worst_row_cards
 
 
@@ -82,3 +83,10 @@ def test_large_photos_are_shrunk(member: Predictions, rows: Dataset) -> None:
     large = Dataset.from_list([rows[0] | {"image": {"bytes": buffer.getvalue(), "path": None}}], features=features)
     (card,) = worst_row_cards(member.select([0]), large, progress=False)
     assert picture(card.photo).size == (900, 300) and card.size == (1800, 600)
+
+
+def test_a_model_reads_the_metadata_it_was_trained_with(rows: Dataset, metadata_model: Path) -> None:
+    reader = EvidenceReader(metadata_model, rows, "")
+    missing = {"latitude": float("nan"), "longitude": float("nan"), "weather": [], "daytime": []}
+    with_all, without = (reader.explain(row, (120, 90)).probability for row in (rows[0], rows[0] | missing))
+    assert with_all != without and reader.explain(rows[0], (120, 90)).probability == with_all

@@ -8,6 +8,7 @@ from natix_roadwork.data.predictions import Predictions
 from natix_roadwork.metrics import mcc, paired_difference
 from natix_roadwork.runs import RunRecorder
 from natix_roadwork.training.ablation_results import (
+    COMMANDS,
     GAINS,
     LOSES,
     NOT_HERE,
@@ -109,6 +110,10 @@ def test_table_has_a_line_a_row() -> None:
     assert NOT_HERE in second and "recipes/tta.py" in second and "--more_results" in second
 
 
+def test_other_recipes_are_there() -> None:
+    assert all((Path(__file__).parents[2] / script).is_file() for script in COMMANDS.values())
+
+
 def test_figures_of_other_recipes_are_taken_from_their_result(tmp_path: Path) -> None:
     names = ("tta", "adapters", "ensemble")
     tta, adapters, ensemble = (AblationRow(name, "19 x", "x", against=None, kind="elsewhere") for name in names)
@@ -120,9 +125,12 @@ def test_figures_of_other_recipes_are_taken_from_their_result(tmp_path: Path) ->
         assert "holds no difference" in elsewhere_line(tta, str(path))["note"]
         difference = {"value": 0.02, "low": -0.01, "high": 0.05, "standard_error": 0.015}
         recorder.details = {"difference": difference, "difference_to_base": {"mcc": difference | {"value": -0.02}}}
+        modes = [{"mode": "mean", "mcc_over_none": {"value": 0.02, "low": 0.005, "high": 0.035}}]
+        recorder.details |= {"modes": modes, "aggregation": {"mode": "mean"}}
         recorder.details |= {"ensemble": {"method": "mean"}, "difference_to_best_member": {"mean": difference}}
         path = str(recorder.write(tmp_path / "paired"))
     lines = [elsewhere_line(row, path) for row in (tta, adapters, ensemble)]
-    assert [line["verdict"] for line in lines] == [GAINS, LOSES, GAINS] and lines[0]["difference"] == difference
+    assert [line["verdict"] for line in lines] == [GAINS, LOSES, GAINS] and lines[2]["difference"] == difference
+    assert lines[0]["difference"]["standard_error"] == pytest.approx(0.03 / 3.92)
     with pytest.raises(ValueError, match=r"absent\.json does not exist"):
         elsewhere_line(tta, str(tmp_path / "absent.json"))
