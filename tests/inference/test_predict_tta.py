@@ -13,7 +13,6 @@ from accelerate import PartialState
 from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.data.predictions import read_predictions
-from natix_roadwork.inference import parts
 from natix_roadwork.inference.arguments import PredictArguments
 from natix_roadwork.inference.member import load_member
 from natix_roadwork.inference.predict import predict, prediction_table
@@ -27,10 +26,9 @@ Build = Callable[..., PredictArguments]
 
 
 @pytest.fixture
-def settings(tmp_path: Path, tiny_model: RoadworkForImageClassification, monkeypatch: pytest.MonkeyPatch) -> Build:
+def settings(tmp_path: Path, tiny_model: RoadworkForImageClassification) -> Build:
     """Settings of a prediction of dev, eight photos in two parts, with three transforms."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(parts, "ROWS_A_PART", 4)
     return lambda name="run", **values: member_and_photos(
         tmp_path, tiny_model, output_dir=str(tmp_path / name), **{"tta": ["2", "0", "6"], **values}
     )
