@@ -101,6 +101,7 @@ def test_rows_that_taught_a_member_are_left_out_and_counted(run: Run, files: dic
     write_predictions(files["predictions"][0], dataclasses.replace(lines, folds=folds, record=record))
     result = run(train_predictions=[])
     assert result.data["counts"]["dev"] == 70 and result.warnings[0] == "10 rows that taught a member are left out"
+    assert any("rows are out-of-fold" in text for text in result.warnings)
 
 
 def test_what_cannot_be_measured_is_named(run: Run, files: dict[str, list[str]], tmp_path: Path) -> None:

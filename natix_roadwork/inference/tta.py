@@ -94,7 +94,7 @@ def aggregate(
         ValueError: As `side_by_side` and `variant_weights`.
     """
     variants = side_by_side(members, statistics)
-    folds = np.full(len(variants.held_out), NOT_OUT_OF_FOLD) if aggregation.learned_from else variants.originals.folds
+    folds = np.full(len(variants), NOT_OUT_OF_FOLD) if aggregation.learned_from else variants.originals.folds
     return as_member(variants, combine(variants, aggregation), name, folds, aggregation.learned_from)
 
 
@@ -137,7 +137,7 @@ def variant_weights(variants: Variants, aggregation: Aggregation) -> FloatArray:
 
 def fit_aggregation(variants: Variants, mode: str) -> Aggregation:
     """Fit what a mode needs by the log loss of these rows: tau of `foods`, the weights of `learned`, else nothing."""
-    labels, splits = variants.originals.labels, tuple(sorted(set(variants.originals.splits.tolist())))
+    labels, splits = variants.labels, tuple(sorted(set(variants.originals.splits.tolist())))
     if mode == "learned":
         weights = tuple(fit_weights(variants.probabilities, labels).tolist())
         return Aggregation(mode, variants.columns, weights=weights, learned_from=splits)

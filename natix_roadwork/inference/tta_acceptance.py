@@ -2,7 +2,8 @@
 
 In come the variants of held-out photos; out go out-of-fold probabilities of every mode and of the whole choice.
 `tta_run.py` writes them down. Nothing is fitted or chosen on a row that it is scored on: tau and weights come from the
-other folds, and the choice of the mode from folds within those.
+other folds, and the choice of the mode from folds within those. Out-of-fold rows of members are scored by what is fitted on
+rows of the same fold of the members (`member_table.honest_splits`): values of other folds have met the scored labels.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from natix_roadwork.data.folds import Fold, stratified_group_folds
+from natix_roadwork.data.folds import Fold
+from natix_roadwork.inference.member_table import honest_splits
 from natix_roadwork.inference.tta import combine, fit_aggregation, modes_of
 from natix_roadwork.inference.tta_variants import FloatArray, Variants
 from natix_roadwork.metrics import PairedDifference, paired_difference
@@ -62,16 +64,15 @@ def compare_modes(variants: Variants, num_folds: int, seed: int, num_samples: in
         num_samples: Bootstrap samples of each interval.
 
     Raises:
-        ValueError: If the rows cannot be split, see `data.folds.stratified_group_folds`.
+        ValueError: If the rows cannot be split, see `member_table.honest_splits`.
     """
-    lines = variants.originals
-    folds = stratified_group_folds(lines.labels, lines.groups, num_folds, seed)
+    folds = honest_splits(variants, num_folds, seed)
     found = {mode: _out_of_fold(variants, mode, folds) for mode in modes_of(variants)}
     return {
         mode: ModeScore(
             likely,
             paired_difference(
-                lines.labels, likely, found[NONE], groups=lines.groups, num_samples=num_samples, seed=seed
+                variants.labels, likely, found[NONE], groups=variants.groups, num_samples=num_samples, seed=seed
             ),
         )
         for mode, likely in found.items()
@@ -96,16 +97,15 @@ def select_out_of_fold(variants: Variants, num_folds: int, seed: int, num_sample
     Raises:
         ValueError: If the rows cannot be split; the fold is named.
     """
-    lines = variants.originals
-    outer = stratified_group_folds(lines.labels, lines.groups, num_folds, seed)
-    probabilities, folds, modes = np.empty(len(lines)), np.empty(len(lines), dtype=np.int64), []
+    outer = honest_splits(variants, num_folds, seed)
+    probabilities, folds, modes = np.empty(len(variants)), np.empty(len(variants), dtype=np.int64), []
     for number, (fit, held_out) in enumerate(outer):
         others = variants.select(fit)
         try:
             mode = choose_mode(compare_modes(others, max(2, num_folds - 1), seed + 1 + number, num_samples))
         except ValueError as error:
             raise ValueError(
-                f"the rows outside fold {number} of {num_folds} are too few to choose a mode: {error}"
+                f"the rows outside fold {number} of {len(outer)} are too few to choose a mode: {error}"
             ) from error
         probabilities[held_out] = combine(variants.select(held_out), fit_aggregation(others, mode))
         folds[held_out] = number
@@ -114,7 +114,7 @@ def select_out_of_fold(variants: Variants, num_folds: int, seed: int, num_sample
 
 
 def _out_of_fold(variants: Variants, mode: str, folds: Sequence[Fold]) -> FloatArray:
-    probabilities = np.empty(len(variants.originals))
+    probabilities = np.empty(len(variants))
     for fit, held_out in folds:
         aggregation = fit_aggregation(variants.select(fit), mode)
         probabilities[held_out] = combine(variants.select(held_out), aggregation)

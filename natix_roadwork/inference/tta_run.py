@@ -91,6 +91,10 @@ def run_tta(arguments: TTAArguments) -> RunResult:
         recorder.data = _facts(arguments, open_rows, test_rows)
         if statistics is None:
             recorder.warnings.append("without train_predictions the modes foods and knn are not tried")
+        if (open_rows.folds != NOT_OUT_OF_FOLD).any():
+            recorder.warnings.append(
+                "rows are out-of-fold: intervals of MCC are too narrow, since models of two folds share what they learned from"
+            )
         scores = compare_modes(open_rows, arguments.num_folds, arguments.seed)
         selection = select_out_of_fold(open_rows, arguments.num_folds, arguments.seed)
         aggregation = fit_aggregation(open_rows, choose_mode(scores))

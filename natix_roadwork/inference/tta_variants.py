@@ -29,6 +29,7 @@ class Variants:
         originals: `(N,)` lines of the first member for the photos as they are: ids, labels, groups, splits. Their record
             lists what any member has learned from.
         columns: T pairs of member and transform.
+        folds: `(N, M)` the members' folds, -1 = not out-of-fold.
         held_out: `(N,)` whether no member has learned from the row's label.
         probabilities: `(N, T)` of Roadwork.
         mahalanobis: `(N, T)` distance to the class means of the member's train rows; None without statistics.
@@ -37,10 +38,25 @@ class Variants:
 
     originals: Predictions
     columns: tuple[Column, ...]
+    folds: NDArray[np.int64]
     held_out: NDArray[np.bool_]
     probabilities: FloatArray
     mahalanobis: FloatArray | None = None
     neighbours: FloatArray | None = None
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        return len(self.originals)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """`(N,)` 0 or 1."""
+        return self.originals.labels
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """`(N,)` group names."""
+        return self.originals.groups
 
     @property
     def is_original(self) -> NDArray[np.bool_]:
@@ -50,7 +66,7 @@ class Variants:
     def select(self, rows: ArrayLike) -> "Variants":
         """Return the photos at `rows`, numbers or a boolean mask."""
         chosen = np.asarray(rows)
-        names = ("held_out", "probabilities", "mahalanobis", "neighbours")
+        names = ("folds", "held_out", "probabilities", "mahalanobis", "neighbours")
         arrays = {name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in names}
         return dataclasses.replace(self, originals=self.originals.select(chosen), **arrays)
 
@@ -82,12 +98,14 @@ def side_by_side(
         distances[1] = np.stack([of.neighbour_distance(values) for of, values in features], axis=1)
     held_out = np.all([member.held_out for member in originals], axis=0)
     # A row counts as out-of-fold where it is held out from every member.
-    folds = np.where(held_out, np.max([member.folds for member in originals], axis=0), NOT_OUT_OF_FOLD)
+    own_folds = np.stack([member.folds for member in originals], axis=1)
+    folds = np.where(held_out, own_folds.max(axis=1), NOT_OUT_OF_FOLD)
     taught = {split for member in originals for split in member.record.get(LEARNED_FROM, ["train", "dev"])}
     record = {LEARNED_FROM: sorted(taught), "members": [member.member for member in originals]}
     return Variants(
         originals=dataclasses.replace(originals[0], folds=folds, record=record),
         columns=tuple((member.member, number) for member, number, _ in tables),
+        folds=own_folds,
         held_out=held_out,
         probabilities=np.stack([member.probabilities[lines] for member, _, lines in tables], axis=1),
         mahalanobis=distances[0],

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from natix_roadwork.inference.tta import MODES, combine, fit_aggregation
+from natix_roadwork.inference import tta_acceptance
+from natix_roadwork.inference.tta import MODES, Aggregation, combine, fit_aggregation
 from natix_roadwork.inference.tta_acceptance import ModeScore, choose_mode, compare_modes, select_out_of_fold
 from natix_roadwork.inference.tta_variants import Variants, side_by_side
 from natix_roadwork.metrics import PairedDifference
@@ -60,6 +61,22 @@ def test_turning_the_labels_of_a_fold_leaves_its_own_answers() -> None:
     turned = dataclasses.replace(variants, originals=dataclasses.replace(variants.originals, labels=labels))
     fitted = fit_aggregation(turned.select(~rows), first.modes[2])
     assert np.array_equal(combine(turned.select(rows), fitted), first.probabilities[rows])
+
+
+def test_out_of_fold_rows_are_scored_by_fits_within_their_own_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    member, fitted = drawn_member(rows=320), []
+    folds = np.arange(len(member)) // (16 * 160)  # two folds of whole groups
+    variants = side_by_side([dataclasses.replace(member, folds=folds)])
+    fit = tta_acceptance.fit_aggregation
+
+    def heard(rows: Variants, mode: str) -> Aggregation:
+        fitted.append(set(rows.folds[:, 0].tolist()))
+        return fit(rows, mode)
+
+    monkeypatch.setattr(tta_acceptance, "fit_aggregation", heard)
+    selection = select_out_of_fold(variants, 3, seed=0, num_samples=20)
+    assert sorted(set(selection.folds.tolist())) == list(range(6)) and len(selection.modes) == 6
+    assert all(len(seen) == 1 for seen in fitted) and len(fitted) > 6
 
 
 def test_the_same_seed_gives_the_same_choice() -> None:
