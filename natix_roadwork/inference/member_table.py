@@ -29,7 +29,7 @@ class MemberTable:
         groups: `(N,)` group names.
         logits: `(N, M, 2)` None, Roadwork.
         folds: `(N, M)` fold whose model, never trained on the row, said this; -1 = the row's split taught nothing.
-        refused: For each member with such rows, a sentence that counts and names those it has learned from.
+        refused: Sentences that count and name the rows left out: those a member has learned from, those of `test`.
     """
 
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ class MemberTable:
 
 
 def member_table(members: Sequence[Predictions]) -> MemberTable:
-    """Bring members side by side on the rows that no member has learned from.
+    """Bring members side by side on the rows that no member has learned from, the split `test` kept back.
 
     Args:
         members: At least two, of the same rows, one line a photo.
@@ -90,11 +90,15 @@ def member_table(members: Sequence[Predictions]) -> MemberTable:
                 f"{str(member.groups[row])!r} in {member.member!r} ({len(differ)} such rows); predict the same data with both"
             )
     honest = np.all([member.held_out for member in members], axis=0)
-    refused = tuple(_refusal(member) for member in members if not member.held_out.all())
-    if not honest.any():
-        raise ValueError(
-            f"no row is held out for all members: {'; '.join(refused)}. Predict a split none has learned from"
+    refused = [_refusal(member) for member in members if not member.held_out.all()]
+    final = np.any([(member.splits == "test") & (member.folds == NOT_OUT_OF_FOLD) for member in members], axis=0)
+    if final.any():
+        refused.append(
+            f"{int(final.sum())} rows of the split 'test' are left for the final score of what is fitted here"
         )
+    honest &= ~final
+    if not honest.any():
+        raise ValueError(f"no row to fit on: {'; '.join(refused)}. Predict a split that no member has learned from")
     table = MemberTable(
         names=tuple(member.member for member in members),
         row_ids=first.row_ids[honest],
@@ -102,7 +106,7 @@ def member_table(members: Sequence[Predictions]) -> MemberTable:
         groups=first.groups[honest],
         logits=np.stack([member.logits[honest].astype(np.float64) for member in members], axis=1),
         folds=np.stack([member.folds[honest] for member in members], axis=1),
-        refused=refused,
+        refused=tuple(refused),
     )
     require_both_classes(table.labels, "held-out rows of all members")
     _check_folds(table)

@@ -128,6 +128,8 @@ def _start(member: Member, command: Sequence[str], variables: Mapping[str, str])
         _lock(log, member)
         note_settings(member)
         words = [*command, *member.arguments]
+        if log.tell():
+            log.write(b"\n")  # a killed run leaves the line of its progress bar open
         log.write(f"$ {' '.join(words)}\n".encode())
         log.flush()
         start = log.tell()

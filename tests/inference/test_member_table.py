@@ -26,10 +26,15 @@ def test_rows_a_member_has_learned_from_are_left_out_counted_and_named() -> None
 def test_no_honest_row_is_an_error() -> None:
     first, second = members([1.0, 2.0], rows=40)
     learned = changed(second, record={"learned_from": ["train", "dev"]})
-    with pytest.raises(
-        ValueError, match="no row is held out for all members: member 'b' has learned from 40 of its 40"
-    ):
+    with pytest.raises(ValueError, match="no row to fit on: member 'b' has learned from 40 of its 40"):
         member_table([first, learned])
+
+
+def test_rows_of_the_test_split_are_left_for_the_final_score() -> None:
+    splits = np.where(np.arange(40) < 12, "test", "dev")
+    table = member_table([changed(member, splits=splits) for member in members([1.0, 2.0], rows=40)])
+    assert len(table) == 28 and table.row_ids[0] == "dev/0012.jpg"
+    assert table.refused == ("12 rows of the split 'test' are left for the final score of what is fitted here",)
 
 
 @pytest.mark.parametrize(
