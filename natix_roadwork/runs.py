@@ -215,6 +215,16 @@ def compare_results(old: RunResult, new: RunResult, tolerance: float = 1e-6) -> 
     return found
 
 
+def interval_text(metric: Mapping[str, float | None], sign: str = "", digits: int = 3) -> str:
+    """Write a metric with its interval, where it has one; `undefined` where it has no value."""
+    if metric["value"] is None:
+        return "undefined"
+    value, *ends = (
+        "none" if metric[name] is None else f"{metric[name]:{sign}.{digits}f}" for name in ("value", "low", "high")
+    )
+    return value if metric["low"] is None else f"{value} [{', '.join(ends)}]"
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested mappings into one, its keys dotted."""
     flat: dict[str, Any] = {}

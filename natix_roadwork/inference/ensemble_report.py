@@ -15,7 +15,7 @@ from natix_roadwork.inference.ensemble import Ensemble
 from natix_roadwork.inference.member_table import MemberTable
 from natix_roadwork.inference.nested import EnsembleScores, Score, idle_members
 from natix_roadwork.metrics import PairedDifference
-from natix_roadwork.runs import Metrics
+from natix_roadwork.runs import Metrics, interval_text
 
 
 HELD_OUT = "held_out"
@@ -144,11 +144,9 @@ def _named(scores: EnsembleScores) -> dict[str, Score]:
 
 
 def _line(score: Score) -> str:
-    mcc, balanced = (
-        "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**score.metrics[n]) for n in ("mcc", "mcc_balanced")
-    )
+    mcc, balanced = (interval_text(score.metrics[name], "+") for name in ("mcc", "mcc_balanced"))
     gap = score.difference
-    return f"{mcc}  {balanced}  " + (f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" if gap else "(itself)")
+    return f"{mcc}  {balanced}  {interval_text(asdict(gap), '+') if gap else '(itself)'}"
 
 
 def _gain(gain: PairedDifference) -> str:

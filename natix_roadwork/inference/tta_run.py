@@ -37,7 +37,7 @@ from natix_roadwork.inference.tta_acceptance import (
 from natix_roadwork.inference.tta_transforms import transform_photo
 from natix_roadwork.inference.tta_variants import MODEL, Variants, side_by_side
 from natix_roadwork.metrics import metrics_with_intervals
-from natix_roadwork.runs import RunRecorder, RunResult
+from natix_roadwork.runs import RunRecorder, RunResult, interval_text
 
 
 TTA_NAME = "tta.arrow"
@@ -131,26 +131,19 @@ def tta_table(result: RunResult) -> str:
         mcc, gain = result.baselines[row["mode"]][OUT_OF_FOLD]["mcc"], row[OVER_NONE]
         point = row["passes_per_point"]
         cost = "" if point is None else f"{point:.1f} passes, {row['ms_per_point']:.0f} ms"
-        over = "" if row["mode"] == NONE else f"{_interval(gain, '+')} {'yes' if row['accepted'] else 'no'}"
+        over = "" if row["mode"] == NONE else f"{interval_text(gain, '+')} {'yes' if row['accepted'] else 'no'}"
         lines.append(
-            f"{row['mode']:9}{_interval(mcc):24}{over:27}{row['transform_ms']:>6.0f}{row['passes']:>8}{row['views'] or '?':>7}  {cost}"
+            f"{row['mode']:9}{interval_text(mcc):24}{over:27}{row['transform_ms']:>6.0f}{row['passes']:>8}{row['views'] or '?':>7}  {cost}"
         )
     chosen = result.details["aggregation"]["mode"]
     lines.append(f"chosen: {chosen}; in the folds: {', '.join(result.details['chosen_in_folds'])}")
     for split, metrics in result.metrics.items():
-        lines.append(f"MCC of the choice, {split.replace('_', '-')}: {_interval(metrics['mcc'])}")
+        lines.append(f"MCC of the choice, {split.replace('_', '-')}: {interval_text(metrics['mcc'])}")
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
 
 
 def _gain(score: ModeScore) -> dict[str, float | None]:
     return {name: getattr(score.over_none, name) for name in ("value", "low", "high")}
-
-
-def _interval(metric: dict[str, float | None], sign: str = "") -> str:
-    value, low, high = (
-        "?" if metric[name] is None else f"{metric[name]:{sign}.3f}" for name in ("value", "low", "high")
-    )
-    return f"{value} [{low}, {high}]"
 
 
 def _fit_all(paths: Sequence[str], members: Sequence[Predictions]) -> dict[str, FeatureStatistics] | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from natix_roadwork.data.predictions import Predictions
 from natix_roadwork.metrics import PairedDifference, metrics_with_intervals, paired_difference
-from natix_roadwork.runs import RunResult, read_result
+from natix_roadwork.runs import RunResult, interval_text, read_result
 from natix_roadwork.training.ablation_rows import AblationRow
 
 
@@ -173,20 +173,14 @@ def markdown_table(lines: Sequence[Mapping[str, Any]]) -> str:
         "component": lambda line: line["component"],
         "row": lambda line: f"`{line['name']}`",
         "what it is": lambda line: line["text"],
-        "MCC [95 %]": lambda line: _interval(line["mcc"]),
+        "MCC [95 %]": lambda line: interval_text(line["mcc"], digits=2) if line["mcc"] else "",
         "against": lambda line: f"`{line['against']}`" if line["against"] else "",
-        "the component brings [95 %]": lambda line: _interval(line["difference"]),
+        "the component brings [95 %]": lambda line: (
+            interval_text(line["difference"], digits=2) if line["difference"] else ""
+        ),
         "standard error": lambda line: f"{line['difference']['standard_error']:.3f}" if line["difference"] else "",
         "verdict": lambda line: "; ".join(text for text in (line["verdict"], line["note"]) if text),
     }
     rows = [list(columns), ["---"] * len(columns)]
     rows += [[write(line).replace("|", "\\|") for write in columns.values()] for line in lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
-
-
-def _interval(metric: Mapping[str, float | None] | None) -> str:
-    if metric is None or metric["value"] is None:
-        return ""
-    if metric["low"] is None:
-        return f"{metric['value']:.2f}"
-    return f"{metric['value']:.2f} [{metric['low']:.2f}, {metric['high']:.2f}]"

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from natix_roadwork.data.predictions import Predictions, write_predictions
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.model.fast_attention import fast_attention
-from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult
+from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.finetune_inputs import FinetuneInputs, fold_record, prepare_folds
@@ -165,17 +165,18 @@ def _differences(oof: Predictions, base: Predictions, seed: int) -> dict[str, An
 
 def folds_table(result: RunResult, output_dir: str | Path) -> str:
     """Describe a result in a few lines: MCC of base and adapters by fold, how far they moved, and where files lie."""
-    details, base = result.details, result.baselines["base"]
+    details, sides = result.details, (result.baselines["base"], result.metrics)
+
+    def both(name: str) -> str:
+        return "".join(f"{interval_text(side[name]['mcc']):>24}" for side in sides)
+
     target = details["fold_target"] if details["fold_target"] in OWN_SPLITS else Path(details["fold_target"]).name
     lines = [f"{'MCC [95 % interval]':22}{'rows':>6}{'base':>24}{'adapter':>24}{'epoch':>7}{'moved':>9}"]
     for number, facts in enumerate(details["folds"]):
         name = f"fold{number}"
-        row = (
-            f"{name:22}{facts['rows']['held_out']:>6}{_interval(base[name]):>24}{_interval(result.metrics[name]):>24}"
-        )
+        row = f"{name:22}{facts['rows']['held_out']:>6}{both(name)}"
         lines.append(row + f"{facts['best_epoch']:>7.0f}{facts['weight_change']:>9.1e}")
-    whole = f"{_interval(base[OUT_OF_FOLD]):>24}{_interval(result.metrics[OUT_OF_FOLD]):>24}"
-    lines.append(f"{target + ', out of fold':22}{details['rows']:>6}{whole}")
+    lines.append(f"{target + ', out of fold':22}{details['rows']:>6}{both(OUT_OF_FOLD)}")
     gain, adapter = details["difference_to_base"]["mcc"], details["adapter"]
     lines += [
         f"adapter - base          {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] MCC, paired",
@@ -185,10 +186,3 @@ def folds_table(result: RunResult, output_dir: str | Path) -> str:
         f"{result.wall_seconds:.0f} s, {result.peak_memory_bytes / 2**30:.1f} GiB at most",
     ]
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
-
-
-def _interval(metrics: dict[str, dict[str, float | None]]) -> str:
-    found = metrics["mcc"]
-    if found["low"] is None:
-        return f"{found['value']:.3f}"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

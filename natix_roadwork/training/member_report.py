@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from natix_roadwork.data.feature_shards import write_json
-from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, read_result
+from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text, read_result
 from natix_roadwork.training.member_runs import Outcome
-from natix_roadwork.training.pretraining import interval_text
 
 
 MEMBERS_NAME = "members.json"

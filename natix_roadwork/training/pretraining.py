@@ -20,7 +20,7 @@ from natix_roadwork.data.scenes import SETTINGS_FILE
 from natix_roadwork.gps.report import write_report
 from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.model.fast_attention import fast_attention
-from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult
+from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
@@ -211,10 +211,3 @@ def _metrics(
 ) -> dict[str, dict[str, float | None]]:
     groups = inputs.rows.splits[split]["group"][:]
     return metrics_with_intervals(labels, probabilities, groups=groups, seed=seed)
-
-
-def interval_text(metric: dict[str, float | None]) -> str:
-    """Write a metric with its interval, where it has one."""
-    if metric["low"] is None:
-        return f"{metric['value']:.3f}"
-    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
