@@ -172,7 +172,7 @@ def build_report(
         ablation=[dict(row) for row in ablation],
         confusion=_confusion(labels, decisions),
         reliability=reliability_bins(labels, probabilities, groups, seed),
-        threshold=threshold_curve(labels, probabilities, groups, seed),
+        threshold=threshold_curve(labels, predictions.margins, groups, seed),
         calibration=calibration,
         calibration_p=calibration_p,
         temperature=temperature,

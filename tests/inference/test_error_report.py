@@ -240,5 +240,5 @@ def test_lines_and_rows_that_do_not_fit_are_refused(member: Predictions, rows: D
         build_report(member, rows.select(range(119)), progress=False)
     with pytest.raises(ValueError, match=r"line 0 of 'made up' is row 'dev/00000.jpg', the rows have 'dev/00119.jpg'"):
         build_report(member, rows.select(range(119, -1, -1)), progress=False)
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match="model='no_such_folder': no model with its image processor"):
         build_report(member, rows, model="no_such_folder", worst_rows=1, progress=False)
