@@ -134,11 +134,16 @@ def report_details(data: ReportData) -> dict[str, object]:
 
 def report_summary(data: ReportData, output: str | Path) -> str:
     """Describe a report in a few lines: the headline, the slices that stand out, what to try, where the page lies."""
-    metrics = ", ".join(f"{name} {interval_text(data.metrics[name], digits=DIGITS)}" for name in ("mcc", "accuracy", "fnr"))
+    metrics = ", ".join(
+        f"{name} {interval_text(data.metrics[name], digits=DIGITS)}" for name in ("mcc", "accuracy", "fnr")
+    )
     lines = [f"{data.member}, {data.num_rows} rows of {'+'.join(data.splits)} in {data.num_groups} groups: {metrics}"]
     worse = [score for score in data.scores if stands_out(score)]
     lines += [_slice_line(score) for score in worse] or [f"no slice stands out among {data.num_tests} tests"]
-    lines += [f"hypothesis, try {suggestion.keys}: {suggestion.hypothesis}" for suggestion in data.suggestions]
+    lines += [
+        f"hypothesis, try {suggestion.recipe} {suggestion.keys}: {suggestion.hypothesis}"
+        for suggestion in data.suggestions
+    ]
     return "\n".join([*lines, *(f"warning: {text}" for text in data.warnings), f"the page is {output}"])
 
 

@@ -62,7 +62,9 @@ def test_one_label_gives_a_flat_curve() -> None:
 
 def test_equal_margins_have_no_plateau_but_their_own_place() -> None:
     curve = threshold_curve(np.array([0, 1, 1]), np.full(3, 1.0), np.arange(3).astype(str))
-    assert curve.best == curve.at_half == 0.0 and curve.plateau[0] == curve.plateau[1] == pytest.approx(0.731, abs=1e-3)
+    assert curve.best == curve.at_half == 0.0 and curve.plateau[0] == curve.plateau[1] == pytest.approx(
+        0.731, abs=1e-3
+    )
 
 
 def test_calibration_is_judged_by_whole_groups() -> None:
