@@ -181,8 +181,8 @@ def _record(recorder: RunRecorder, combined: Predictions, members: Sequence[Pred
     taught = [split for split in splits if split in combined.record[LEARNED_FROM]]
     if taught:
         recorder.warnings.append(
-            f"{' and '.join(taught)} taught a member, chose its epoch, or fitted the ensemble; the metrics there are "
-            "optimistic"
+            f"{' and '.join(taught)} counts as learned from: taught a member, chose its epoch or fitted the ensemble, or may "
+            "have, being of other data; the metrics there are no final score"
         )
     recorder.details = {
         "member": MEMBER,
