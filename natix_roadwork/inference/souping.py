@@ -93,9 +93,11 @@ def run_soup(arguments: SoupArguments) -> RunResult:
     Raises:
         ValueError: If a model or adapter cannot be loaded, or they do not fit together; they are named.
     """
-    # The seed of a soup is the training's: nothing is drawn here.
-    with RunRecorder(asdict(arguments), 0) as recorder:
-        soup = _members_soup(arguments.models) if arguments.models else _adapter_soup(arguments)
+    with RunRecorder(asdict(arguments), 0) as recorder:  # nothing is drawn here
+        if arguments.models:
+            soup = _members_soup(arguments.models)
+        else:
+            soup = _adapter_soup(str(arguments.model), str(arguments.adapters))
         _keep_backbone(soup.model)
         soup.model.save_pretrained(arguments.output_dir)
         RoadworkImageProcessor.from_pretrained(soup.processor).save_pretrained(arguments.output_dir)
@@ -128,26 +130,22 @@ def soup_table(result: RunResult, output_dir: str | Path) -> str:
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
 
 
-def _adapter_soup(arguments: SoupArguments) -> Soup:
+def _adapter_soup(model: str, adapters: str) -> Soup:
     """Merge each fold's adapter into its base, and average."""
-    model, adapters = (
-        str(arguments.model),
-        str(arguments.adapters),
-    )  # both are there, or the arguments had been refused
     base = load_member(model)
     hashes = {name: _file_hash(path) for name, path in adapter_folders(adapters).items()}
     learned, warnings = _learned_from(base, model)
     data = {} if base.trained is None else base.trained.data
     folds = Path(adapters).resolve().parent / FOLDS_NAME
+    target = ""  # any split of any rows
     if folds.is_file():
         record = json.loads(folds.read_text(encoding="utf-8"))
-        own = record["fold_target"] in OWN_SPLITS
-        learned = {*learned, *([record["fold_target"]] if own else [*ALL_LEARNED, "test"])}
+        target = record["fold_target"]
         if record["data_fingerprint"] != data.get("fingerprint"):
             data = _target_data(folds.parent, record["data_fingerprint"])
     else:
-        learned = {*ALL_LEARNED, "test"}
         warnings.append(f"{adapters} lies beside no {FOLDS_NAME}, so the adapters may have learned from any split")
+    learned |= {target} if target in OWN_SPLITS else {*ALL_LEARNED, "test"}
     soup = merged_soup(base.model, adapters)
     return Soup(soup, model, hashes, base.sha256, base.trained, data, sorted(learned), warnings)
 
