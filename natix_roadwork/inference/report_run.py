@@ -34,7 +34,7 @@ class ReportArguments:
         result: `result.json` of the run; None = the one in the model's folder, if there is one.
         ablation: `result.json` of `recipes/ablate.py`, whose table the page shows.
         split: Split to report on; None = the held-out rows, or without any, all but those of train.
-        seed: The seed of the run, which also decides what the dev rows are.
+        seed: The run's `split_seed`, else its seed: it decides what the dev rows are.
     """
 
     predictions: str = field(metadata={"help": "Predictions file of one member."})
@@ -48,7 +48,7 @@ class ReportArguments:
     text_encoder_id: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Where the model reads the field text."}
     )
-    seed: int = field(default=42, metadata={"help": "As in the training recipe."})
+    seed: int = field(default=42, metadata={"help": "The training's split_seed, else its seed."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub data set."})
     dev_share: float = field(default=0.15, metadata={"help": "As in the training recipe."})
     max_megapixels: float = field(default=80.0, metadata={"help": "As in the training recipe."})
