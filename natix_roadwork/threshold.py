@@ -129,15 +129,32 @@ def with_interval(
     return dataclasses.replace(cut, interval=tuple(np.quantile(found, [0.025, 0.975]).tolist()))
 
 
-def largest_mcc(margins: ArrayLike, labels: ArrayLike) -> float:
-    """Compute the largest MCC of any cut of the margins `(N,)`: how well their order can tell the classes apart.
+def mcc_of_cuts(margins: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Compute the MCC of every cut, what `fit_mcc_cut` scans.
+
+    Args:
+        margins: `(N,)` margins.
+        labels: `(N,)` 0 or 1, of both classes.
+
+    Returns:
+        `(U,)` the different margins, ascending, and `(U - 1,)` the MCC of cutting at each but the last.
 
     Raises:
         ValueError: As `fit_mcc_cut`.
     """
     margins, labels = check_margins(margins, labels)
     require_both(labels, "a cut")
-    return float(_curve(margins, labels, np.ones((1, len(labels))), None)[1].max(initial=0.0))
+    cuts, (scores,) = _curve(margins, labels, np.ones((1, len(labels))), None)
+    return cuts, scores
+
+
+def largest_mcc(margins: ArrayLike, labels: ArrayLike) -> float:
+    """Compute the largest MCC of any cut of the margins `(N,)`: how well their order can tell the classes apart.
+
+    Raises:
+        ValueError: As `fit_mcc_cut`.
+    """
+    return float(mcc_of_cuts(margins, labels)[1].max(initial=0.0))
 
 
 def cut_at_half(margins: ArrayLike, labels: ArrayLike, cut: MccCut, target_prior: float | None = None) -> AffineMap:
