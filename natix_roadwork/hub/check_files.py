@@ -180,7 +180,7 @@ def check_licence(folder: Path, config: dict[str, Any]) -> Finding:
     if (folder / "README.md").is_file():
         try:
             card = ModelCard.load(folder / "README.md").data.to_dict()
-        except ValueError as error:
+        except (ValueError, YAMLError) as error:
             return Finding(
                 name, "warn", f"the card's front matter cannot be read: {' '.join(str(error).split())[:120]}"
             )

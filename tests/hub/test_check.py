@@ -7,7 +7,6 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,22 +14,13 @@ from transformers import AutoModelForImageClassification
 
 from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.cli import main
-from natix_roadwork.hub import check_answers, check_files, model_card_json
+from natix_roadwork.hub import check_answers, model_card_json
 from natix_roadwork.hub.check import CheckReport, check_folder
 from natix_roadwork.hub.findings import Finding
 from natix_roadwork.hub.probe_photos import probe_photos
 from natix_roadwork.inference.challenge_answers import Answer
 from tests.saved_member import save_member
 from tests.stock_folders import change_json, save_stock
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("street")
-    draw = np.random.default_rng(0)
-    for number in range(3):
-        Image.fromarray(draw.integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-    return folder
 
 
 def _statuses(report: CheckReport) -> dict[str, str]:
@@ -51,7 +41,7 @@ def test_stock_architectures_with_the_vit_processor_score(tmp_path: Path, photos
     assert report.scores and _failing(report) == []
     expected = {"architecture", "labels", "image processor file", "remote code", "weights", "image processor loaded"}
     assert {name for name, status in _statuses(report).items() if status == "pass"} >= {*expected, "answers", "time"}
-    assert "0.0 grey levels" in _line(report, "image processor loaded").found
+    assert "at most 1.0 grey levels" in _line(report, "image processor loaded").found
 
 
 @pytest.mark.parametrize("kind", ["dinov2_with_registers", "timm"])
@@ -67,12 +57,6 @@ def test_an_unknown_architecture_loads_nowhere(tmp_path: Path, photos: Path) -> 
     change_json(folder / "config.json", model_type="my_net")
     report = check_folder(folder, "modern", photos=photos)
     assert _failing(report) == ["architecture"] and _statuses(report)["answers"] == "warn"
-
-
-def test_the_list_of_the_stock_miner() -> None:
-    assert len(check_files.STOCK_TYPES) == 36
-    assert {"vit", "swinv2", "dinov2", "convnextv2", "siglip"} <= check_files.STOCK_TYPES
-    assert not {"dinov2_with_registers", "dinov3_vit", "timm_wrapper"} & check_files.STOCK_TYPES
 
 
 @pytest.mark.parametrize(
@@ -99,38 +83,12 @@ def test_labels_are_read_by_name(tmp_path: Path, photos: Path, labels: dict) -> 
     assert check_folder(save_stock(tmp_path / "m", **settings), photos=photos).scores
 
 
-def test_many_labels_may_hide_the_one_that_counts() -> None:
-    labels = {number: f"class {number}" for number in range(6)} | {6: "Roadwork"}
-    assert check_files.check_labels({"id2label": labels}).status == "warn"
-
-
 def test_another_processor_breaks_the_stock_miner_only(tmp_path: Path, photos: Path) -> None:
     folder = save_stock(tmp_path / "m", "dinov2", "bit")
     report = check_folder(folder, photos=photos)
     assert _failing(report) == ["image processor file"]
     assert "looks for BitImageProcessorFast" in _line(report, "image processor file").found
     assert check_folder(folder, "modern", photos=photos).scores
-
-
-@pytest.mark.parametrize(
-    ("settings", "status", "why"),
-    [
-        ({"size": {"shortest_edge": 32}}, "fail", "needs height and width"),
-        ({"do_center_crop": True}, "fail", "a crop or a border"),
-        ({"image_processor_type": None}, "warn", "names no image_processor_type"),
-        ({"image_mean": None}, "warn", "leaves image_mean to the defaults"),
-        ({"image_processor_type": "ViTImageProcessorFast"}, "pass", "size (32, 32)"),
-        ({"image_processor_type": None, "feature_extractor_type": "ViTFeatureExtractor"}, "pass", "ViTImageProcessor"),
-        ({"size": 32}, "pass", "size 32"),
-    ],
-)
-def test_what_the_stock_miner_makes_of_the_processor_file(
-    tmp_path: Path, settings: dict, status: str, why: str
-) -> None:
-    path = save_stock(tmp_path / "m") / "preprocessor_config.json"
-    change_json(path, **settings)
-    finding = check_files.check_processor(json.loads(path.read_text()), {"model_type": "vit"}, "stock-4.45")
-    assert finding.status == status and why in finding.found
 
 
 def test_a_timm_folder_gets_another_processor_than_its_file_says(tmp_path: Path, photos: Path) -> None:
@@ -147,7 +105,7 @@ def test_pixels_that_differ_from_the_file_fail(tmp_path: Path, photos: Path, mon
     loaded.processor.image_mean = [0.4, 0.5, 0.5]  # as a version with other rules would load it
     monkeypatch.setattr(check_answers, "FolderAnswers", lambda _: loaded)
     finding = _line(check_folder(folder, photos=photos), "image processor loaded")
-    assert finding.status == "fail" and "25.5 grey levels" in finding.found
+    assert finding.status == "fail" and "26.5 grey levels" in finding.found
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
@@ -230,27 +188,6 @@ def test_time(seconds: float, status: str) -> None:
     assert finding.status == status and "validators wait 9 s" in finding.found
 
 
-@pytest.mark.parametrize(
-    ("card", "config", "status"),
-    [
-        ("license: apache-2.0\nbase_model: facebook/dinov2-base", {}, "pass"),
-        ("license: cc-by-nc-4.0", {}, "warn"),
-        ("license: other\nlicense_name: dinov3-license", {}, "warn"),
-        ("license: mit\nbase_model: facebook/dinov3-vits16-pretrain-lvd1689m", {}, "warn"),
-        ("license: other", {}, "warn"),
-        ("tags: [a]", {}, "warn"),
-        (None, {}, "warn"),
-        ("license: [", {}, "warn"),
-        (None, {"license": "MIT"}, "pass"),
-        ("license: mit", {"model_type": "timm_wrapper", "architecture": "vit_small_patch16_dinov3"}, "warn"),
-    ],
-)
-def test_licence(tmp_path: Path, card: str | None, config: dict, status: str) -> None:
-    if card is not None:
-        (tmp_path / "README.md").write_text(f"---\n{card}\n---\n# Model\n")
-    assert check_files.check_licence(tmp_path, config).status == status
-
-
 def test_a_card_and_the_name_of_the_repository_are_checked(tmp_path: Path, photos: Path) -> None:
     folder = save_stock(tmp_path / "m")
     assert _statuses(check_folder(folder, photos=photos))["model_card.json"] == "warn"
@@ -263,12 +200,6 @@ def test_a_card_and_the_name_of_the_repository_are_checked(tmp_path: Path, photo
     assert _failing(report) == ["model_card.json", "repo id"]
     path.write_text("{")
     assert "cannot be read as JSON" in _line(check_folder(folder, photos=photos), "model_card.json").found
-
-
-def test_large_folders_are_noticed(tmp_path: Path) -> None:
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(5_000_000_000)  # a hole, not bytes
-    assert check_files.check_size(tmp_path).status == "warn"
 
 
 def test_probe_photos_are_jpegs_of_native_size(photos: Path, tmp_path: Path) -> None:
