@@ -1,7 +1,7 @@
 """The check `natix-roadwork check`: would a stock miner of NATIX's subnet earn something with a model's folder?
 
 In comes a folder; out goes a `CheckReport` of lines that pass, warn or fail. Files are looked at first; the model is loaded
-and asked only where nothing of it needs code or a pickle.
+and asked only where it needs no code of its own, and from safetensors alone.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from natix_roadwork.hub.model_card_json import MODEL_CARD_NAME, read, repo_id_pr
 from natix_roadwork.hub.probe_photos import probe_photos
 
 
-MUST_HOLD = ("architecture", "remote code", "weights")  # else the folder is not loaded
+MUST_HOLD = ("architecture", "remote code")  # else the folder is not loaded
 
 
 @dataclass(frozen=True)

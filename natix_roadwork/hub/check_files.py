@@ -6,6 +6,7 @@ score of the label `Roadwork`. `check_answers.py` then loads the folder and asks
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,9 @@ STOCK_TYPES = frozenset(
 # use_fast=True makes 4.45.2 look for the class with "Fast" behind its name, of which it has this one.
 STOCK_PROCESSORS = ("ViTImageProcessor", "ViTImageProcessorFast")
 PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
+_TRAINING = re.compile(
+    r"checkpoint-\d+/(optimizer|scheduler|scaler|rng_state\w*)\.(pt|pth|bin)$"
+)  # the Trainer's own state
 PIPELINE_LABELS = 5  # the pipeline returns so many labels at most
 MINER_MEMORY = 4e9  # bytes, what the subnet asks miners to have
 DISTILL = "recipes/distill.py makes a lite folder of it, of a stock architecture"
@@ -155,11 +159,16 @@ def check_weights(folder: Path) -> Finding:
     name, files = "weights", sorted(path for path in folder.rglob("*") if path.is_file())
     pickles = [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in PICKLES]
     tensors = [path.name for path in files if path.suffix == ".safetensors" and path.parent == folder]
-    if pickles:
-        found = f"pickled files, which can run code when opened: {', '.join(pickles[:4])} ({len(pickles)})"
+    state = [path for path in pickles if _TRAINING.match(path)]
+    others = [path for path in pickles if path not in state]
+    if others:
+        found = f"pickled files, which can run code when opened: {', '.join(others[:4])} ({len(others)})"
         return Finding(name, "fail", found, "save with safetensors (save_pretrained does) and delete them")
     if not tensors:
         return Finding(name, "fail", "no .safetensors beside config.json", "save the model with save_pretrained")
+    if state:
+        found = f"{tensors[0]}; {len(state)} pickled files of the training, {state[0]} among them"
+        return Finding(name, "warn", found, "publish the folder without its checkpoint-N folders")
     return Finding(name, "pass", ", ".join(tensors[:3]) + (", ..." if len(tensors) > 3 else ""))
 
 

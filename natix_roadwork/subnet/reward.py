@@ -31,7 +31,8 @@ def simulate_rewards(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     A probability is rounded half to even, so that exactly 0.5 counts as None. Windows are cut first; answers of -1 in
     them are dropped after. MCC counts as 0 where it is negative, and while one class only was asked for or answered.
     The reward is 0 for an answer of -1 and for one outside [0, 1]. An answer that rounds to neither 0 nor 1, such as NaN,
-    makes the validator's metrics fail: every reward is 0 until it has left the window of 100.
+    makes the validator's metrics fail: every reward is 0 until it has left the window of 100. (The code computes the two
+    windows apart and would pay the half for accuracy, at most 0.125, once it has left the last 10; that is left out.)
 
     Args:
         probabilities: `(N,)`, or `(S, N)` for S miners, answers in order; -1 = no answer.

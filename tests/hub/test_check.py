@@ -123,7 +123,19 @@ def test_pickles_fail_and_are_not_opened(tmp_path: Path, photos: Path, name: str
     (folder / name).write_bytes(b"no pickle at all")
     report = check_folder(folder, photos=photos)
     assert _failing(report) == ["weights"] and name in _line(report, "weights").found
-    assert _statuses(report)["answers"] == "warn"
+    (folder / "model.safetensors").unlink()
+    loading = _line(check_folder(folder, photos=photos), "loading")
+    assert loading.status == "fail" and "model.safetensors" in loading.found
+
+
+def test_the_state_of_a_training_is_no_weight_but_not_to_be_published(tmp_path: Path, photos: Path) -> None:
+    folder = save_stock(tmp_path / "m")
+    (folder / "checkpoint-20").mkdir()
+    (folder / "checkpoint-20" / "optimizer.pt").write_bytes(b"")
+    report = check_folder(folder, photos=photos)
+    assert report.scores and _statuses(report)["weights"] == "warn"
+    (folder / "checkpoint-20" / "pytorch_model.bin").write_bytes(b"")
+    assert _failing(check_folder(folder, photos=photos)) == ["weights"]
 
 
 def test_missing_files_are_named(tmp_path: Path, photos: Path) -> None:
