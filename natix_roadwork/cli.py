@@ -1,10 +1,11 @@
-"""The command `natix-roadwork`: look at the machine, draw the embedded scenes, report errors, run a recorded run again.
+"""The command `natix-roadwork`: look at the machine, draw scenes, report errors, check a model, run a recorded run again.
 
-Exit codes: 0 as asked; 1 the answer is no (something required is missing, a replay gave other numbers); 2 the command
-or its files are wrong, said in one line.
+Exit codes: 0 as asked; 1 the answer is no (something required is missing, a replay gave other numbers, a stock miner
+would not score); 2 the command or its files are wrong, said in one line.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_scenes(commands)
     _add_report(commands)
     _add_replay(commands)
+    _add_check(commands)
     return parser
 
 
@@ -83,6 +85,23 @@ def _add_replay(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--output-dir", "--output_dir", help="folder of the new run (the earlier one's with -replay)")
     command.add_argument("--tolerance", type=float, default=1e-6, help="what still counts as equal (%(default)s)")
     command.set_defaults(run=_replay)
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "check", help="whether a stock miner of the subnet would score with a model's folder"
+    )
+    command.add_argument("folder", help="a saved model with its image processor")
+    command.add_argument(
+        "--profile",
+        choices=("stock-4.45", "modern"),
+        default="stock-4.45",
+        help="the miner's transformers: 4.45.2 as pinned, or newer (%(default)s)",
+    )
+    command.add_argument("--photos", metavar="FOLDER", help="street photos to ask about (drawn scenes and noise)")
+    command.add_argument("--repo-id", "--repo_id", help="also check the name of the Hub repository")
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command.set_defaults(run=_check)
 
 
 def _env(args: argparse.Namespace) -> int:
@@ -139,3 +158,11 @@ def _replay(args: argparse.Namespace) -> int:
         return NO
     print(f"every metric and baseline is the same within {args.tolerance:g}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from natix_roadwork.hub.check import check_folder
+
+    report = check_folder(args.folder, args.profile, args.photos, args.repo_id)
+    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if args.json else report.text())
+    return 0 if report.scores else NO
