@@ -88,6 +88,7 @@ def differences(arguments: PublishArguments, target: Target, files: Mapping[str,
             "is_repo": isinstance(target, HubTarget),
             "revision": target.revision or "main",
             "photos": photos,
+            "files": list(files),
             "adapters": list(adapter_folders(arguments.adapters)) if arguments.adapters is not None else [],
             "members": list(arguments.sources),
             "package_root": str(Path(natix_roadwork.__file__).parents[1]),
@@ -126,12 +127,10 @@ def run_clean(job: Mapping[str, object], folder: Path) -> dict[str, dict]:
 def compare(expected: Answers, files: Mapping[str, str], found: Mapping[str, Mapping]) -> list[str]:
     """Name what differs between what was trained and what was loaded back, one line each."""
     lines = [f"{name} cannot be loaded: {without_token(error)}" for name, error in found["errors"].items()]
-    if "files" not in found["errors"]:
-        for name, sha256 in files.items():
-            if name not in found["files"]:
-                lines.append(f"{name} is not there")
-            elif found["files"][name] != sha256:
-                lines.append(f"{name} has other bytes than were pushed")
+    pushed = {name: sha256 for name, sha256 in files.items() if name in found["files"]}
+    lines += [
+        f"{name} has other bytes than were pushed" for name, sha256 in pushed.items() if found["files"][name] != sha256
+    ]
     for name, wanted in expected.items():
         if name in found["answers"]:
             lines += _compare_logits(name, wanted, found["answers"][name])

@@ -36,7 +36,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"answers": {}, "files": {}, "errors": {}}
     blocked = NoPackage()
     sys.meta_path.insert(0, blocked)
-    _try(found, "files", lambda: found["files"].update(file_hashes(job)))
+    for name in job["files"]:
+        _try(found, name, lambda name=name: found["files"].update({name: file_hash(job, name)}))
     for name, folder in {"model": "", **{f"members/{name}": f"members/{name}" for name in job["members"]}}.items():
         _try(found, name, lambda folder=folder, name=name: found["answers"].update({name: model_logits(job, folder)}))
     if job["adapters"]:
@@ -47,18 +48,15 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def file_hashes(job: dict[str, Any]) -> dict[str, str]:
-    """Fetch every file, into an empty cache, and hash it."""
-    folder = Path(job["name"])
+def file_hash(job: dict[str, Any], name: str) -> str:
+    """Fetch a file, into an empty cache, and hash it."""
+    path = Path(job["name"]) / name
     if job["is_repo"]:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import hf_hub_download
 
-        folder = Path(snapshot_download(job["name"], revision=job["revision"]))
-    found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+        path = Path(hf_hub_download(job["name"], name, revision=job["revision"]))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_logits(job: dict[str, Any], folder: str) -> Logits:

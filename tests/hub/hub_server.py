@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 
 LARGE = (".safetensors",)
 Answer = tuple[int, dict[str, str], bytes]
@@ -160,7 +162,9 @@ def _preupload(state: HubState, body: bytes, repo: str, revision: str) -> Answer
     files = []
     for file in json.loads(body)["files"]:
         mode = "lfs" if file["path"].endswith(LARGE) else "regular"
-        oid = _blob_id(held[file["path"]]) if file["path"] in held else None
+        data = held.get(file["path"])
+        hashed = hashlib.sha256(data or b"").hexdigest() if mode == "lfs" else _blob_id(data or b"")
+        oid = None if data is None else hashed
         files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
     return _json({"files": files})
 
@@ -209,9 +213,19 @@ def _resolve(state: HubState, body: bytes, repo: str, revision: str, name: str) 
     return 200, {"X-Repo-Commit": found[0], "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}, data
 
 
+def _validate(state: HubState, body: bytes) -> Answer:
+    """The front matter of a card: a mapping with a licence, named where it is `other`."""
+    front = yaml.safe_load(json.loads(body)["content"].split("---")[1])
+    named = (
+        isinstance(front, dict) and front.get("license") and (front["license"] != "other" or "license_name" in front)
+    )
+    return _json({"errors": [] if named else [{"message": "no licence"}], "warnings": []})
+
+
 _REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 ROUTES = (
     (r"POST /api/repos/create", "create"),
+    (r"POST /api/validate-yaml", "validate"),
     (rf"GET /api/models/{_REPO}(/revision/(?P<revision>[^/]+))?", "info"),
     (rf"GET /api/models/{_REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", "tree"),
     (rf"POST /api/models/{_REPO}/preupload/(?P<revision>[^/]+)", "preupload"),
@@ -222,6 +236,7 @@ ROUTES = (
 )
 CALLS: dict[str, Callable[..., Answer]] = {
     "create": _create,
+    "validate": _validate,
     "info": _info,
     "tree": _tree,
     "preupload": _preupload,
