@@ -23,7 +23,7 @@ class PublishArguments:
         ensemble: `ensemble.json` of recipes/ensemble.py.
         members: Folder of each of the ensemble's members by its name, a mapping in YAML, JSON on the command line.
         member_adapters: Folder `adapters` of those members that are a model with fold adapters, by the member's name.
-        statistics: `output_dir` of recipes/tta.py, or its folder `statistics`.
+        statistics: `output_dir` of recipes/tta.py, its folder `statistics`, or a file of one member's statistics.
         calibration: JSON file with `scale` and `offset`, which map the model's margin so that 0 is its best cut.
         report: JSON file beside the page of recipes/report.py; its slices go into the card.
         name: Name in the card; None = the last part of `repo_id` or `folder`.

@@ -168,6 +168,8 @@ def _copy_adapters(source: str, target: Path, base: str | None) -> None:
 
 def _copy_statistics(source: Path, target: Path) -> None:
     """Copy the feature statistics of members, and what recipes/tta.py chose, without paths."""
+    if source.is_file():
+        source = source.parent
     root = source / STATISTICS_FOLDER if (source / STATISTICS_FOLDER).is_dir() else source
     found = sorted(path.parent for path in root.rglob(RECORD_NAME))
     if not found:

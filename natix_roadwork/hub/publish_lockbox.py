@@ -7,7 +7,7 @@ is published and in the repository; both are read before anything is scored. `pu
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,8 +86,8 @@ class LockboxScores:
 
     Attributes:
         entries: Of this publishing, one for each way of answering; empty = not scored.
-        log: Every entry about the same lockbox, these among them, by date.
-        earlier: How many other weights were scored on it before.
+        log: What is published: every entry about this lockbox, and what the repository held, by date.
+        earlier: How many scores of other weights on it came before.
         new: How many of the entries were scored now.
         why_not: Why nothing was scored; empty where it was.
         warnings: What a reader must know.
@@ -126,7 +126,7 @@ def log_text(entries: Sequence[Entry]) -> str:
     return "".join(json.dumps(entry, sort_keys=True, ensure_ascii=False) + "\n" for entry in entries)
 
 
-def merged_logs(*logs: Sequence[Entry]) -> list[Entry]:
+def merged_logs(*logs: Iterable[Entry]) -> list[Entry]:
     """Put logs together: each scoring once, the earliest where weights were scored twice on one lockbox."""
     found: dict[tuple[str, str], Entry] = {}
     for entry in sorted((entry for log in logs for entry in log), key=lambda entry: entry["date"]):
@@ -155,33 +155,35 @@ def score_lockbox(
     """
     log = merged_logs(read_log_file(arguments.log_path), pushed)
     if not arguments.score_lockbox:
-        return LockboxScores(why_not="it was left out on request")
+        return LockboxScores(log=list(pushed), why_not="it was left out on request")
     asked = _prediction_settings(arguments, trained, next(iter(answerings[0].parts.values())))
     try:
         _, splits = load_predicted(asked, PartialState(cpu=arguments.use_cpu), allow_lockbox=True)
     except ValueError as error:
         if f"has no {TEST} rows" not in str(error):
             raise
-        return LockboxScores(why_not="the data set has no test split")
+        return LockboxScores(log=list(pushed), why_not="the data set has no test split")
     lockbox = {"name": scrub(asked.dataset_name), "split": TEST, **_identity(splits[TEST])}
-    same = [entry for entry in log if entry["lockbox"]["fingerprint"] == lockbox["fingerprint"]]
-    known = {entry["sha256"]: entry for entry in same}
-    own = {answering.sha256 for answering in answerings}
-    earlier = sum(entry["sha256"] not in own for entry in same)
+    known = {entry["sha256"]: entry for entry in log if _is_of(entry, lockbox)}
     missing = [answering for answering in answerings if answering.sha256 not in known]
-    scored, warnings = _score(arguments, trained, missing, lockbox)
-    known |= {entry["sha256"]: entry for entry in scored}
+    predictions: dict[Part, Predictions] = {}
+    warnings: list[str] = []
+    for answering in missing:
+        warnings += _predict(arguments, trained, answering, lockbox, predictions)
+        known[answering.sha256] = _entry(arguments, trained, answering, lockbox, predictions)
+        log = merged_logs(log, known.values())
+        _write_log(arguments.log_path, log)  # at once: what was seen is noted, whatever comes next
+    _write_log(arguments.log_path, log)  # also what only the repository had
     entries = [known[answering.sha256] for answering in answerings]
-    log = merged_logs(log, entries)
-    arguments.log_path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(arguments.log_path, log_text(log).encode())
-    if earlier and missing:
+    others = [entry for entry in known.values() if entry not in entries]
+    if others and missing:
         warnings.append(
-            f"{earlier} earlier scores of other weights on this lockbox are logged: the more models are scored on it, the "
-            "less it says of the best of them"
+            f"{len(others)} earlier scores of other weights on this lockbox are logged: the more models are scored on it, "
+            "the less it says of the best of them"
         )
-    same = [entry for entry in log if entry["lockbox"]["fingerprint"] == lockbox["fingerprint"]]
-    return LockboxScores(entries, same, earlier, len(missing), warnings=warnings)
+    earlier = sum(entry["date"] <= entries[0]["date"] for entry in others)
+    published = merged_logs([entry for entry in log if _is_of(entry, lockbox)], pushed)
+    return LockboxScores(entries, published, earlier, len(missing), warnings=list(dict.fromkeys(warnings)))
 
 
 def hash_of(*records: object) -> str:
@@ -189,34 +191,52 @@ def hash_of(*records: object) -> str:
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
-def _score(
-    arguments: PublishArguments, trained: RunResult, answerings: Sequence[Answering], lockbox: dict[str, Any]
-) -> tuple[list[Entry], list[str]]:
-    """Predict with each part once; returns the entries, and what the predictions warn of."""
-    predictions: dict[Part, Predictions] = {}
-    warnings: list[str] = []
-    for part in dict.fromkeys(part for answering in answerings for part in answering.parts.values()):
-        settings = _prediction_settings(arguments, trained, part, lockbox["fingerprint"])
-        warnings += predict(settings, allow_lockbox=True).warnings
-        predictions[part] = read_predictions(settings.path)
-    entries = []
-    for answering in answerings:
-        found = [predictions[part] for part in answering.parts.values()]
-        scores = metrics_with_intervals(
-            found[0].labels, answering.probabilities(predictions), groups=found[0].groups, seed=trained.seed
-        )
-        entries.append(
-            {
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "answers": answering.name,
-                "model": arguments.name,
-                "sha256": answering.sha256,
-                "lockbox": lockbox,
-                "taught_by_it": any(TEST in rows.record[LEARNED_FROM] for rows in found),
-                "scores": {name: _without_nan(metric) for name, metric in scores.items()},
-            }
-        )
-    return entries, list(dict.fromkeys(warnings))
+def _write_log(path: Path, log: Sequence[Entry]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, log_text(log).encode())
+
+
+def _predict(
+    arguments: PublishArguments,
+    trained: RunResult,
+    answering: Answering,
+    lockbox: Mapping[str, Any],
+    predictions: dict[Part, Predictions],
+) -> list[str]:
+    """Predict with the parts that have not predicted yet; returns what they warn of."""
+    warnings = []
+    for part in answering.parts.values():
+        if part not in predictions:
+            settings = _prediction_settings(arguments, trained, part, lockbox["fingerprint"])
+            warnings += predict(settings, allow_lockbox=True).warnings
+            predictions[part] = read_predictions(settings.path)
+    return warnings
+
+
+def _entry(
+    arguments: PublishArguments,
+    trained: RunResult,
+    answering: Answering,
+    lockbox: Mapping[str, Any],
+    predictions: Mapping[Part, Predictions],
+) -> Entry:
+    found = [predictions[part] for part in answering.parts.values()]
+    scores = metrics_with_intervals(
+        found[0].labels, answering.probabilities(predictions), groups=found[0].groups, seed=trained.seed
+    )
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "answers": answering.name,
+        "model": arguments.name,
+        "sha256": answering.sha256,
+        "lockbox": dict(lockbox),
+        "taught_by_it": any(TEST in rows.record[LEARNED_FROM] for rows in found),
+        "scores": {name: _without_nan(metric) for name, metric in scores.items()},
+    }
+
+
+def _is_of(entry: Entry, lockbox: Mapping[str, Any]) -> bool:
+    return entry["lockbox"]["fingerprint"] == lockbox["fingerprint"]
 
 
 def _prediction_settings(

@@ -9,12 +9,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from natix_roadwork.hub.publish_files import OWN_FOLDERS, SUFFIXES, file_hashes, refuse_pickles
+from natix_roadwork.hub.cards import SUBNET_CARD_NAME
+from natix_roadwork.hub.publish_files import CALIBRATION_NAME, MODEL_FILES, OWN_FOLDERS, file_hashes, refuse_pickles
+from natix_roadwork.inference.ensemble import ENSEMBLE_NAME
 from natix_roadwork.runs import REMOVED, RESULT_NAME
 
 
@@ -127,10 +130,10 @@ def without_token(text: str) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a file of the repository is of a kind that publishing writes."""
-    return name.startswith(tuple(f"{folder}/" for folder in OWN_FOLDERS)) or (
-        "/" not in name and Path(name).suffix in SUFFIXES
-    )
+    """Whether publishing writes files of this name."""
+    known = (*MODEL_FILES, ENSEMBLE_NAME, CALIBRATION_NAME, SUBNET_CARD_NAME)
+    in_root = "/" not in name and any(fnmatch(name, pattern) for pattern in known)
+    return in_root or name.startswith(tuple(f"{folder}/" for folder in OWN_FOLDERS))
 
 
 @contextmanager

@@ -63,7 +63,7 @@ Intervals are bootstraps LINE
 )
 ## Training
 
-Recipe `[\w./ -]+`, commit (?:`[0-9a-f]{12}`(?: with changes)?|unknown), seed \d+; [\d.]+ (?:minutes|hours) on LINE\.
+Recipe `[\w./<> -]+`, commit (?:`[0-9a-f]{12}`(?: with changes)?|unknown), seed \d+; [\d.]+ (?:minutes|hours) on LINE\.
 
 ```bash
 LINE
@@ -75,7 +75,7 @@ LINE
 
 (?:\| slice \| photos \| MCC \[95 % interval\] \| missed roadwork \| error rate against the rest \|
 \|(?:---\|){5}
-(?:\| [\w: -]+ \| \d+ \| INTERVAL \| INTERVAL \| SIGNED \|
+(?:\| [\w ]+: [\w ().,-]+ \| \d+ \| INTERVAL \| INTERVAL \| SIGNED \|
 )+
 Slices with too few photos are left out \(\d+\)\.|No error report was given, LINE)
 """
@@ -112,6 +112,4 @@ LINE:
 ```python
 [^`{}]+```
 ){0,4}"""
-CARD_PATTERN = (
-    (_FRONT + _SCORES + _REST).replace("LINE", LINE).replace("INTERVAL", INTERVAL).replace("SIGNED", SIGNED)
-)
+CARD_PATTERN = (_FRONT + _SCORES + _REST).replace("LINE", LINE).replace("INTERVAL", INTERVAL).replace("SIGNED", SIGNED)

@@ -31,7 +31,7 @@ def changed() -> Change:
     """The quickstart's record with other values of `details.published`."""
     result = read_result(QUICKSTART)
 
-    def change(**published: Any) -> RunResult:  # noqa: ANN401 - any JSON value
+    def change(**published: Any) -> RunResult:
         return replace(result, details=result.details | {"published": result.details["published"] | published})
 
     return change
@@ -78,6 +78,7 @@ def test_cards_of_publishings_match(arguments: Arguments, parts: dict, trained: 
     assert ("RoadworkEnsemble" in card) == complete and ("fold0, fold1" in card) == complete
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
 def test_loading_code_of_the_card_runs(
     arguments: Arguments, parts: dict, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +111,11 @@ def test_errors_by_slice_come_from_the_report(changed: Change) -> None:
     [
         ("facebook/dinov3-vith16plus-pretrain-lvd1689m", "other", "gated"),
         ("timm/vit_huge_plus_patch16_dinov3.lvd1689m", "other", "DINOv3 License"),
-        ("facebook/convnextv2-base-22k-224", "cc-by-nc-4.0", "says Apache-2.0, while the authors' own repository says"),
+        (
+            "facebook/convnextv2-base-22k-224",
+            "cc-by-nc-4.0",
+            "says Apache-2.0, while the authors' own repository says",
+        ),
         ("embedded:efficientnet-lite0", "apache-2.0", "EfficientNet-Lite0 is Apache-2.0"),
         ("someone/else", "other", "not known to this card"),
     ],

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.hub.publish import push
 from natix_roadwork.hub.publish_files import check_files, stage
 from natix_roadwork.hub.publish_paths import find_local_paths, scrub
+from natix_roadwork.inference.feature_statistics import load_statistics
+from natix_roadwork.training.adapter_files import load_adapters
 from tests.hub.conftest import Arguments
 
 
@@ -31,6 +34,16 @@ def test_adapters_name_the_repository_as_their_base(arguments: Arguments, parts:
     fold = trained / "staged" / "adapters" / "fold1"
     assert json.loads((fold / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/roadwork"
     assert json.loads((fold / "base.json").read_text())["name"] == "someone/roadwork"
+
+
+def test_published_adapters_load_by_name_and_statistics_by_file(
+    arguments: Arguments, parts: dict, trained: Path
+) -> None:
+    file = str(trained / "tta" / "statistics" / "model" / "feature_statistics.json")
+    stage(arguments(**parts | {"statistics": file}), trained / "staged")
+    model = RoadworkForImageClassification.from_pretrained(trained / "staged")
+    assert list(load_adapters(model, trained / "staged" / "adapters").peft_config) == ["fold0", "fold1"]
+    assert load_statistics(trained / "staged" / "statistics").record["rows"] == [30, 30]
 
 
 @pytest.mark.parametrize("name", ["training_args.bin", "adapters/optimizer.pt", "wallet.key", "photo.jpg"])

@@ -12,7 +12,9 @@ from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.hub import publish_lockbox
 from natix_roadwork.hub.publish import push, warnings_of
 from natix_roadwork.hub.publish_lockbox import merged_logs, read_log, read_log_file
+from natix_roadwork.inference.arguments import PredictArguments
 from natix_roadwork.metrics import metrics_with_intervals
+from natix_roadwork.runs import RunResult
 from tests.hub.conftest import REPO, TOKEN, Arguments
 from tests.hub.hub_server import HubState
 
@@ -66,6 +68,26 @@ def test_other_weights_on_the_same_lockbox_are_warned_of(arguments: Arguments, t
     assert "1 other sets of weights were scored" in (trained / "out" / "repo" / "README.md").read_text()
 
 
+def test_what_was_seen_before_a_crash_is_noted_and_not_scored_again(
+    arguments: Arguments, parts: dict, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = publish_lockbox.predict, []
+
+    def dying(settings: PredictArguments, **options: bool) -> RunResult:
+        calls.append(settings)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(settings, **options)
+
+    monkeypatch.setattr(publish_lockbox, "predict", dying)
+    with pytest.raises(KeyboardInterrupt):
+        push(arguments(**parts))
+    assert [entry["answers"] for entry in log_of(trained)] == ["model", "calibrated", "adapters"]
+    assert not (trained / "out" / "repo").exists()
+    done, _ = push(arguments(**parts))
+    assert done.lockbox.new == 1 and len(calls) == 6 and (trained / "out" / "repo" / "ensemble.json").exists()
+
+
 def test_left_out_and_absent_lockboxes_are_said_in_the_card(arguments: Arguments, trained: Path) -> None:
     push(arguments(score_lockbox=False))
     assert "Not scored: it was left out on request." in (trained / "out" / "repo" / "README.md").read_text()
@@ -74,6 +96,7 @@ def test_left_out_and_absent_lockboxes_are_said_in_the_card(arguments: Arguments
         path.unlink()
     (trained / "photos" / "test").rmdir()
     push(arguments())
+    assert log_of(trained) == []
     assert "Not scored: the data set has no test split." in (trained / "out" / "repo" / "README.md").read_text()
 
 
@@ -94,6 +117,8 @@ def test_the_log_of_the_repository_counts(
     monkeypatch.setattr(publish_lockbox, "predict", lambda *args, **kwargs: pytest.fail("scored again"))
     done, _ = push(arguments(repo_id=REPO, output_dir=str(trained / "elsewhere")))
     assert done.lockbox.new == 0 and len(read_log_file(trained / "lockbox_log.jsonl")) == 1
+    push(arguments(repo_id=REPO, score_lockbox=False))
+    assert len(hub.files(REPO)["lockbox_log.jsonl"].splitlines()) == 1  # a log is never lost
     HfApi(token=TOKEN).upload_file(path_or_fileobj=b"{}\n", path_in_repo="lockbox_log.jsonl", repo_id=REPO)
     with pytest.raises(ValueError, match="someone/roadwork, line 1 is no entry"):
         push(arguments(repo_id=REPO))

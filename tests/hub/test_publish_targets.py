@@ -65,10 +65,13 @@ def test_files_of_an_earlier_publishing_go_and_those_of_others_stay(
     hub: HubState, arguments: Arguments, parts: dict
 ) -> None:
     push(arguments(repo_id=REPO, score_lockbox=False, **parts))
-    HfApi(token=TOKEN).upload_file(path_or_fileobj=b"x", path_in_repo="LICENSE.txt", repo_id=REPO)
+    for name in ("LICENSE.txt", "NOTES.md", "other.json"):
+        HfApi(token=TOKEN).upload_file(path_or_fileobj=b"{}", path_in_repo=name, repo_id=REPO)
     push(arguments(repo_id=REPO, score_lockbox=False))
     files = hub.files(REPO)
-    assert "LICENSE.txt" in files and not [name for name in files if name.startswith(("adapters/", "members/"))]
+    assert {"LICENSE.txt", "NOTES.md", "other.json"} <= files.keys() and not [
+        name for name in files if name.startswith(("adapters/", "members/"))
+    ]
     assert "ensemble.json" not in files and "model_card.json" not in files
 
 
