@@ -14,14 +14,18 @@ from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.hub.backbone_licences import BackboneLicence, backbone_licence
 from natix_roadwork.hub.publish_files import write_json_file
 from natix_roadwork.model.checkpoint import is_hub_id
-from natix_roadwork.runs import RunResult, interval_text
+from natix_roadwork.runs import RESULT_NAME, RunResult, interval_text
 
 
 CARD_NAME = "README.md"
 SUBNET_CARD_NAME = "model_card.json"
 PUBLISHED = "published"
 SHOWN = ("mcc", "mcc_balanced", "accuracy", "fnr", "auc", "ece")
-SPLIT_NAMES = {"dev": "dev (held out of training)", "test": "test (the data set's own)"}
+SPLIT_NAMES = {
+    "dev": "dev (held out of training)",
+    "test": "test (the data set's own)",
+    "held_out": "held out (calibrated out of fold)",
+}
 _UNKNOWN_METRIC = {"value": None, "low": None, "high": None}
 
 
@@ -41,6 +45,11 @@ def render_card(result: RunResult) -> str:
         autoescape=False,
     )
     return environment.get_template("model_card.md.jinja").render(card_values(result))
+
+
+def training_config(result: RunResult) -> dict[str, Any]:
+    """Return the settings of a model's training; a calibrated copy's record keeps them among its details."""
+    return (result.details.get("calibrated_from") or {}).get(RESULT_NAME) or result.config
 
 
 def write_cards(folder: str | Path, result: RunResult) -> None:
@@ -72,10 +81,11 @@ def subnet_card(result: RunResult) -> dict[str, Any]:
 
 def card_values(result: RunResult) -> dict[str, Any]:
     """Return everything that the template names."""
-    published, config, model = _published(result), result.config, result.details.get("model", {})
+    published, config = _published(result), training_config(result)
+    model = published["model"]
     licences = list(dict.fromkeys(backbone_licence(name) for name in published["backbones"]))
     kept = result.data.get("counts", {}).get("kept", {})
-    splits = [split for split in ("dev", "test") if split in result.metrics]
+    splits = [split for split in SPLIT_NAMES if split in result.metrics]
     backbones = [_backbone_name(name) for name in published["backbones"]]
     return {
         "name": published["name"],
@@ -89,11 +99,11 @@ def card_values(result: RunResult) -> dict[str, Any]:
         "dataset": config.get("dataset_name"),
         "dataset_id": result.data.get("name") if result.data.get("commit") else "",
         "drawn": any("drawn scenes" in warning for warning in result.warnings),
-        "num_views": model.get("num_views", 12),
-        "view_size": model.get("view_size", 224),
+        "num_views": model["num_views"],
+        "view_size": model["view_size"],
         "backbone": backbones[0],
-        "trainable": f"{result.details.get('trainable_parameters', 0) / 1e6:.1f} million",
-        "reads": ", ".join(model.get("metadata_fields") or []),
+        "trainable": f"{model['head_parameters'] / 1e6:.1f} million",
+        "reads": ", ".join(model["metadata_fields"]),
         "train_photos": sum(kept.get("train", {}).values()),
         "train_roadwork": kept.get("train", {}).get("Roadwork", 0),
         "rows": [_split_row(result, split, kept) for split in splits] or [_no_row()],
@@ -101,7 +111,7 @@ def card_values(result: RunResult) -> dict[str, Any]:
         "chosen": _chosen(result),
         "lockbox": _lockbox_values(published["lockbox"]),
         "baselines": _baseline_rows(result, splits[0] if splits else ""),
-        "baseline_split": splits[0] if splits else "",
+        "baseline_split": "held out photos" if "held_out" in splits else splits[0] if splits else "",
         "recipe": f"`{_recipe(result)}`",
         "commit": f"`{result.commit[:12]}`" + (" with changes" if result.dirty else "")
         if result.commit
@@ -142,7 +152,8 @@ def _texts(metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def _split_row(result: RunResult, split: str, kept: dict[str, Any]) -> dict[str, Any]:
-    return {"split": SPLIT_NAMES[split], "photos": sum(kept.get(split, {}).values())} | _texts(result.metrics[split])
+    photos = sum(kept[split].values()) if split in kept else result.details["rows"]
+    return {"split": SPLIT_NAMES[split], "photos": photos} | _texts(result.metrics[split])
 
 
 def _no_row() -> dict[str, Any]:
@@ -158,6 +169,8 @@ def _leak_rule(config: dict[str, Any]) -> str:
 
 
 def _chosen(result: RunResult) -> str:
+    if "calibrated_from" in result.details:
+        return "Each photo's margin was mapped by what was fitted on other groups."
     if result.details.get("chosen_on") == "selection":
         return "The epoch was chosen on a part of the training photos, so dev had no part in any choice of this run."
     return "The epoch was chosen on dev, so its score is somewhat optimistic."

@@ -7,13 +7,16 @@ that claims success is written last. A publishing that died is completed by runn
 
 import dataclasses
 import json
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from natix_roadwork.data.feature_shards import write_whole
-from natix_roadwork.hub.cards import PUBLISHED, write_cards
+from natix_roadwork.hub.cards import PUBLISHED, training_config, write_cards
 from natix_roadwork.hub.publish_arguments import LOG_NAME, SUBNET_REPO_ID, PublishArguments
 from natix_roadwork.hub.publish_check import differences
 from natix_roadwork.hub.publish_files import check_files, file_hashes, read_calibration, stage
@@ -222,14 +225,29 @@ def _described(arguments: PublishArguments, lockbox: LockboxScores, staged: Path
         "calibration": dataclasses.asdict(read_calibration(arguments.calibration)) if arguments.calibration else None,
         "backbones": list(dict.fromkeys(_backbone_of(Path(folder)) for folder in folders)),
         "backbone_in_checkpoint": bool(config.get("backbone_in_checkpoint")),
+        "model": {name: config[name] for name in ("num_views", "view_size", "metadata_fields")}
+        | {"head_parameters": _head_parameters(staged)},
         "lockbox": {"entries": lockbox.entries, "earlier": lockbox.earlier, "why_not": lockbox.why_not},
         "slices": scrub(report),
     }
 
 
+def _head_parameters(folder: Path) -> int:
+    """Count what of the saved weights is not the backbone."""
+    count = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            shapes = [
+                weights.get_slice(name).get_shape() for name in weights.keys() if not name.startswith("backbone.")
+            ]
+        count += sum(math.prod(shape) for shape in shapes)
+    return count
+
+
 def _backbone_of(folder: Path) -> str:
     """Id of a model's backbone as its training was asked for it; the kind of its network where that is not known."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    asked = read_result(folder / RESULT_NAME).config.get("backbone_id") if (folder / RESULT_NAME).is_file() else None
+    record = folder / RESULT_NAME
+    asked = training_config(read_result(record)).get("backbone_id") if record.is_file() else None
     found = config.get("backbone_id") or scrub(asked)
     return found or config["backbone_config"].get("model_type", "unknown")

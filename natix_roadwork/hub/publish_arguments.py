@@ -24,7 +24,8 @@ class PublishArguments:
         members: Folder of each of the ensemble's members by its name, a mapping in YAML, JSON on the command line.
         member_adapters: Folder `adapters` of those members that are a model with fold adapters, by the member's name.
         statistics: `output_dir` of recipes/tta.py, its folder `statistics`, or a file of one member's statistics.
-        calibration: JSON file with `scale` and `offset`, which map the model's margin so that 0 is its best cut.
+        calibration: `result.json` of recipes/calibrate.py, or a JSON file with `scale` and `offset`, which map the model's
+            margin. The calibrated copy that the recipe leaves is published as `model` itself.
         report: JSON file beside the page of recipes/report.py; its slices go into the card.
         name: Name in the card; None = the last part of `repo_id` or `folder`.
         version: Of the published model, `X.Y.Z`.
@@ -52,7 +53,9 @@ class PublishArguments:
     members: str | None = field(default=None, metadata={"help": "JSON mapping of a member to its folder."})
     member_adapters: str | None = field(default=None, metadata={"help": "JSON mapping of a member to its adapters."})
     statistics: str | None = field(default=None, metadata={"help": "output_dir of recipes/tta.py."})
-    calibration: str | None = field(default=None, metadata={"help": "JSON file with scale and offset."})
+    calibration: str | None = field(
+        default=None, metadata={"help": "result.json of recipes/calibrate.py, or scale and offset as JSON."}
+    )
     report: str | None = field(default=None, metadata={"help": "JSON file of recipes/report.py."})
     # Card
     name: str | None = field(default=None, metadata={"help": "Name in the card."})

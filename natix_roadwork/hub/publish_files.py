@@ -65,15 +65,19 @@ def stage(arguments: PublishArguments, folder: Path) -> list[str]:
 
 
 def read_calibration(path: str) -> AffineMap:
-    """Read a calibration.
+    """Read a calibration: a JSON file of `scale` and `offset`, or the record of recipes/calibrate.py, which has a map.
 
     Raises:
-        ValueError: If the file holds anything but a `scale` above 0 and an `offset`.
+        ValueError: If the file is neither, or the scale is not above 0.
     """
     try:
-        return AffineMap(**json.loads(_existing(path).read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f'calibration={path!r} must hold {{"scale": ..., "offset": ...}} alone ({error})') from error
+        content = json.loads(_existing(path).read_text(encoding="utf-8"))
+        return AffineMap(**(content["details"]["map"] if "details" in content else content))
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f'calibration={path!r} must hold {{"scale": ..., "offset": ...}} alone, or be the {RESULT_NAME} of '
+            f"recipes/calibrate.py ({error!r})"
+        ) from error
 
 
 def write_json_file(path: Path, content: object) -> None:

@@ -22,6 +22,7 @@ from natix_roadwork.calibration import AffineMap
 from natix_roadwork.data.feature_key import photos_fingerprint
 from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.data.predictions import LEARNED_FROM, Predictions, read_predictions
+from natix_roadwork.hub.cards import training_config
 from natix_roadwork.hub.publish_arguments import PublishArguments
 from natix_roadwork.hub.publish_paths import scrub
 from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
@@ -29,7 +30,7 @@ from natix_roadwork.inference.ensemble import Ensemble
 from natix_roadwork.inference.predict import predict
 from natix_roadwork.inference.predict_inputs import load_predicted
 from natix_roadwork.metrics import metrics_with_intervals
-from natix_roadwork.runs import RunResult
+from natix_roadwork.runs import RESULT_NAME, RunResult
 
 
 TEST = "test"
@@ -243,7 +244,13 @@ def _prediction_settings(
     arguments: PublishArguments, trained: RunResult, part: Part, fingerprint: str = ""
 ) -> PredictArguments:
     """Settings that read the test split as the training did; a folder of its own for these weights and this lockbox."""
-    config = trained.config
+    config = training_config(trained)
+    name = arguments.dataset_name or config.get("dataset_name")
+    if not name:
+        raise ValueError(
+            f"model={arguments.model!r}: its {RESULT_NAME} names no data set to score the lockbox of; give --dataset_name, or "
+            "--score_lockbox false"
+        )
     keys = {key: config[key] for key in ROW_KEYS if key in config}
     if config.get("split_seed") is not None:
         keys["seed"] = config["split_seed"]
@@ -253,7 +260,7 @@ def _prediction_settings(
         model=part.model,
         adapters=part.adapters,
         member="part",
-        dataset_name=arguments.dataset_name or config.get("dataset_name", ""),
+        dataset_name=name,
         splits=[TEST],
         output_dir=str(Path(arguments.output_dir) / "lockbox" / f"{part.sha256[:16]}-{fingerprint[:16]}"),
         existing_run="resume",

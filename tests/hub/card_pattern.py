@@ -36,7 +36,7 @@ _SCORES = r"""
 
 \| split \| photos \| MCC \[95 % interval\] \| MCC at equal shares \| accuracy \| missed roadwork \| AUC \| calibration error \|
 \|(?:---\|){8}
-(?:\| (?:dev|test|not scored)[\w ()']* \| \d+ (?:\| INTERVAL ){6}\|
+(?:\| (?:dev|test|held out|not scored)[\w ()']* \| \d+ (?:\| INTERVAL ){6}\|
 )+
 Intervals are bootstraps LINE
 
@@ -54,7 +54,7 @@ Intervals are bootstraps LINE
 
 ## Baselines
 
-(?:Fitted on the same frozen tokens, scored on (?:dev|test)\.
+(?:Fitted on the same frozen tokens, scored on (?:dev|test|held out photos)\.
 
 \| on the same tokens \| MCC \[95 % interval\] \| AUC \|
 \|(?:---\|){3}

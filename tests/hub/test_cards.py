@@ -12,11 +12,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from natix_roadwork.calibration import AffineMap
 from natix_roadwork.cli import main
 from natix_roadwork.hub.backbone_licences import backbone_licence
 from natix_roadwork.hub.cards import render_card, subnet_card
 from natix_roadwork.hub.publish import push
-from natix_roadwork.runs import RunResult, interval_text, read_result
+from natix_roadwork.hub.publish_files import read_calibration
+from natix_roadwork.runs import RunResult, interval_text, read_result, write_result
 from tests.hub.card_pattern import CARD_PATTERN
 from tests.hub.conftest import HOTKEY, Arguments
 
@@ -93,6 +95,26 @@ def test_loading_code_of_the_card_runs(
     exec(code, names)
     assert 0 < names["probability"] < 1 and names["probabilities"].shape == (1,)
     assert names["statistics"].record["rows"] == [30, 30]
+
+
+def test_a_calibrated_copy_is_published_with_its_trainings_data(arguments: Arguments, trained: Path) -> None:
+    path = trained / "model" / "result.json"
+    result = read_result(path)
+    half = {"mcc": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    details = {"calibrated_from": {"result.json": result.config}, "rows": 6, "learned_from": ["train", "dev"]}
+    scores = {"metrics": {"held_out": half}, "baselines": {"as it was": {"held_out": half}}}
+    config = {"model": "runs/model", "method": "cut"}
+    write_result(
+        path, replace(result, config=config, details=details | {"map": {"scale": 2.0, "offset": 0.5}}, **scores)
+    )
+    assert read_calibration(str(path)) == AffineMap(2.0, 0.5)
+    done, _ = push(arguments())
+    card = (trained / "out" / "repo" / "README.md").read_text()
+    check(card)
+    assert "| held out (calibrated out of fold) | 6 | 0.500 [0.400, 0.600] |" in card and done.lockbox.new == 1
+    write_result(path, replace(result, config=config))
+    with pytest.raises(ValueError, match=r"names no data set .*--dataset_name"):
+        push(arguments())
 
 
 def test_errors_by_slice_come_from_the_report(changed: Change) -> None:

@@ -19,13 +19,13 @@ def texts(folder: Path) -> bytes:
 @pytest.mark.parametrize("call", ["create", "info", "preupload", "batch", "commit"])
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_is_one_line_without_the_token(
-    hub: HubState, arguments: Arguments, trained: Path, call: str, status: int
+    hub: HubState, arguments: Arguments, trained: Path, call: str, status: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hub.refuse[call] = status
     with pytest.raises(ValueError, match="the Hub did not take it") as caught:
         publish(arguments(repo_id=REPO, score_lockbox=False))
     told = "".join(traceback.format_exception(caught.value))
-    assert TOKEN not in told and str(status) in told and "\n" not in str(caught.value)
+    assert TOKEN not in told + "".join(capfd.readouterr()) and str(status) in told and "\n" not in str(caught.value)
     assert TOKEN.encode() not in texts(trained) and not (trained / "publish" / "result.json").exists()
     assert REPO not in hub.repos or set(hub.files(REPO)) == {".gitattributes"}
 
