@@ -9,10 +9,12 @@ from huggingface_hub import HfApi
 
 from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.data.predictions import read_predictions
+from natix_roadwork.data.scenes import SceneSettings, write_scenes
 from natix_roadwork.hub import publish_lockbox
 from natix_roadwork.hub.publish import push, warnings_of
 from natix_roadwork.hub.publish_lockbox import merged_logs, read_log, read_log_file
 from natix_roadwork.inference.arguments import PredictArguments
+from natix_roadwork.inference.predict import predict
 from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.runs import RunResult
 from tests.hub.conftest import REPO, TOKEN, Arguments
@@ -44,6 +46,20 @@ def test_scores_are_those_of_the_photos_and_stand_in_log_record_and_card(
     assert record["details"]["published"]["lockbox"]["entries"] == log_of(trained)
     card = (trained / "out" / "repo" / "README.md").read_text()
     assert "scored once for these weights" in card and "| ensemble | " in card and done.lockbox.new == 4
+
+
+def test_the_test_split_of_natix_shards_is_scored_by_publishing_alone(arguments: Arguments, trained: Path) -> None:
+    scenes = write_scenes(
+        trained / "scenes", SceneSettings(num_rows=30, width=200, test_share=0.4, positive_share=0.5), masks=False
+    )
+    done, _ = push(arguments(dataset_name=str(scenes)))
+    box = done.lockbox.entries[0]["lockbox"]
+    assert box["name"] == "scenes" and box["rows"] == 12 and 0 < box["roadwork"] <= 12
+    (path,) = (trained / "publish" / "lockbox").rglob("*.arrow")
+    asked = PredictArguments(model=str(trained / "model"), dataset_name=str(scenes), splits=["test"], output_dir="x")
+    with pytest.raises(ValueError, match="is a lockbox, which is scored once"):
+        predict(asked)
+    assert len(read_predictions(path)) == 12
 
 
 def test_the_same_weights_are_not_scored_again(
