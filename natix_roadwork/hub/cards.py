@@ -163,8 +163,9 @@ def _no_row() -> dict[str, Any]:
 def _leak_rule(config: dict[str, Any]) -> str:
     alike = " and no near-duplicate picture" if config.get("near_duplicates", True) else ""
     return (
-        f"Photos of one split share no video or sequence, no place within 100 m{alike} with photos of another; those "
-        "that did were dropped from training and counted."
+        f"Photos of one split share no video or sequence, no place within 100 m (where places are known){alike} with photos "
+        "of another: what belongs together stays in one split, and training photos that belong to a given dev or test "
+        "split were dropped and counted."
     )
 
 
