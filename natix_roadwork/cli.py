@@ -1,7 +1,7 @@
-"""The command `natix-roadwork`: look at the machine, draw scenes, report errors, check a model, run a recorded run again.
+"""The command `natix-roadwork`: look at the machine, draw scenes, report errors, check and publish models, replay a run.
 
 Exit codes: 0 as asked; 1 the answer is no (something required is missing, a replay gave other numbers, a stock miner
-would not score); 2 the command or its files are wrong, said in one line.
+would not score, a published model is not what was trained); 2 the command or its files are wrong, said in one line.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args, args.keys = parser.parse_known_args(argv)
-    if args.keys and args.run is not _report:
+    if args.keys and args.run not in (_report, _publish):
         parser.error(f"unrecognized arguments: {' '.join(args.keys)}")
     try:
         return args.run(args)
@@ -40,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_env(commands)
     _add_scenes(commands)
     _add_report(commands)
+    _add_publish(commands)
+    _add_card(commands)
     _add_replay(commands)
     _add_check(commands)
     return parser
@@ -77,6 +79,24 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         allow_abbrev=False,
     )
     command.set_defaults(run=_report)
+
+
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "publish",
+        help="score the lockbox once, push a model and load it back; keys as of recipes/publish.py",
+        usage="%(prog)s [--config YAML] --model FOLDER (--repo_id OWNER/NAME | --folder FOLDER) [--key value ...]",
+        description="Takes the keys of recipes/publish.py: the fields of PublishArguments, in a YAML file or one by one.",
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=_publish)
+
+
+def _add_card(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("card", help="render the cards of a published model again, from its result.json")
+    command.add_argument("result", metavar="RESULT_JSON", help="the record beside a published model")
+    command.add_argument("folder", help="where README.md and model_card.json go")
+    command.set_defaults(run=_card)
 
 
 def _add_replay(commands: argparse._SubParsersAction) -> None:
@@ -144,6 +164,26 @@ def _report(args: argparse.Namespace) -> int:
 
     (arguments,) = parse_recipe(args.keys, [ReportArguments])
     print(report_summary(run_report(arguments), arguments.output))
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from natix_roadwork.hub.publish import publish, publish_summary
+    from natix_roadwork.hub.publish_arguments import PublishArguments
+    from natix_roadwork.training.yaml_args import parse_recipe
+
+    (arguments,) = parse_recipe(args.keys, [PublishArguments])
+    done = publish(arguments)
+    print(publish_summary(done, arguments))
+    return NO if done.differences else 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    from natix_roadwork.hub.cards import write_cards
+    from natix_roadwork.runs import read_result
+
+    write_cards(args.folder, read_result(args.result))
+    print(f"the cards of {args.result} lie in {args.folder}")
     return 0
 
 

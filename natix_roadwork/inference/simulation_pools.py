@@ -129,7 +129,7 @@ def _combined(members: list[Predictions], path: str) -> Pools:
         "result.json of recipes/ensemble.py are the honest ones"
     )
     pool = _pool(table.labels, table.groups, 0.5 * (1.0 + np.tanh(0.5 * margins)))
-    return Pools({"ensemble": pool}, {}, [*table.refused, warning])
+    return Pools({"ensemble": pool}, {}, [*table.notes, warning])
 
 
 def _pool(labels: NDArray, groups: NDArray, probabilities: NDArray) -> ChallengePool:
