@@ -11,14 +11,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from natix_roadwork.data.feature_shards import write_whole
+from natix_roadwork.hub import model_card_json
 from natix_roadwork.hub.backbone_licences import BackboneLicence, backbone_licence
-from natix_roadwork.hub.publish_files import write_json_file
 from natix_roadwork.model.checkpoint import is_hub_id
 from natix_roadwork.runs import RESULT_NAME, RunResult, interval_text
 
 
 CARD_NAME = "README.md"
-SUBNET_CARD_NAME = "model_card.json"
 PUBLISHED = "published"
 SHOWN = ("mcc", "mcc_balanced", "accuracy", "fnr", "auc", "ece")
 SPLIT_NAMES = {
@@ -58,7 +57,7 @@ def write_cards(folder: str | Path, result: RunResult) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CARD_NAME, render_card(result).encode())
     if _published(result)["hotkey"] is not None:
-        write_json_file(folder / SUBNET_CARD_NAME, subnet_card(result))
+        model_card_json.write(folder, **subnet_card(result))
 
 
 def subnet_card(result: RunResult) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from safetensors import safe_open
 
 from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.hub.cards import PUBLISHED, training_config, write_cards
-from natix_roadwork.hub.publish_arguments import LOG_NAME, SUBNET_REPO_ID, PublishArguments
+from natix_roadwork.hub.model_card_json import repo_id_problem
+from natix_roadwork.hub.publish_arguments import LOG_NAME, PublishArguments
 from natix_roadwork.hub.publish_check import differences
 from natix_roadwork.hub.publish_files import check_files, file_hashes, read_calibration, stage
 from natix_roadwork.hub.publish_lockbox import (
@@ -166,10 +167,9 @@ def add_record(
 def warnings_of(arguments: PublishArguments, lockbox: LockboxScores) -> list[str]:
     """Say what the publisher must know."""
     found = list(lockbox.warnings)
-    if arguments.repo_id is not None and not SUBNET_REPO_ID.fullmatch(arguments.repo_id):
-        found.append(
-            f"repo_id={arguments.repo_id!r}: the subnet refuses names with a dot; letters, digits, - and _ pass"
-        )
+    problem = None if arguments.repo_id is None else repo_id_problem(arguments.repo_id)
+    if problem is not None:
+        found.append(f"the subnet refuses the {problem}")
     if arguments.repo_id is not None and arguments.private:
         found.append("private=True: the subnet reads public repositories only")
     if arguments.hotkey is None:

@@ -5,9 +5,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from natix_roadwork.hub.model_card_json import is_ss58
+
 
 LOG_NAME = "lockbox_log.jsonl"
-SUBNET_REPO_ID = re.compile(r"[\w\-]+/[\w\-]+(?:/[\w\-/]*)?")
 
 
 @dataclass
@@ -88,8 +89,8 @@ class PublishArguments:
             raise ValueError(f"repo_id={self.repo_id!r} is no repository of the Hub; give owner/name")
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
             raise ValueError(f"version={self.version!r} must be three numbers, X.Y.Z")
-        if self.hotkey is not None and not re.fullmatch(r"[1-9A-HJ-NP-Za-km-z]{46,48}", self.hotkey):
-            raise ValueError(f"hotkey={self.hotkey!r} is no SS58 address: 46 to 48 characters of base 58")
+        if self.hotkey is not None and not is_ss58(self.hotkey):
+            raise ValueError(f"hotkey={self.hotkey!r} is no SS58 address: copy it from the wallet, a letter is wrong")
         self.member_folders, self.adapter_folders = (
             _folders(name, getattr(self, name)) for name in ("members", "member_adapters")
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from natix_roadwork.hub.cards import SUBNET_CARD_NAME
+from natix_roadwork.hub.model_card_json import MODEL_CARD_NAME
 from natix_roadwork.hub.publish_files import CALIBRATION_NAME, MODEL_FILES, OWN_FOLDERS, file_hashes, refuse_pickles
 from natix_roadwork.inference.ensemble import ENSEMBLE_NAME
 from natix_roadwork.runs import REMOVED, RESULT_NAME
@@ -131,7 +131,7 @@ def without_token(text: str) -> str:
 
 def _is_ours(name: str) -> bool:
     """Whether publishing writes files of this name."""
-    known = (*MODEL_FILES, ENSEMBLE_NAME, CALIBRATION_NAME, SUBNET_CARD_NAME)
+    known = (*MODEL_FILES, ENSEMBLE_NAME, CALIBRATION_NAME, MODEL_CARD_NAME)
     in_root = "/" not in name and any(fnmatch(name, pattern) for pattern in known)
     return in_root or name.startswith(tuple(f"{folder}/" for folder in OWN_FOLDERS))
 
