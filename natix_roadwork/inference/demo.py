@@ -20,7 +20,7 @@ STYLE = "demo.css"
 TITLE = "Is there roadwork in this photo?"
 INTRO = (
     "Give a photo of a street. A model says how likely it shows roadwork: cones, barriers, signs, workers, machines. "
-    "It can be wrong, so nobody's safety should depend on it. The photo is not kept."
+    "It can be wrong, so nobody's safety should depend on it. The photo is deleted within a quarter of an hour."
 )
 TTA_LABEL = "Look at 16 variants of the photo and take the mean (16 times slower, sometimes steadier)"
 MAX_FILE_SIZE = "64mb"
@@ -44,7 +44,7 @@ def demo_page(model: PhotoModel) -> gr.Blocks:
         gr.Markdown(f"# {TITLE}\n\n{INTRO}", elem_classes="intro")
         photo = gr.File(label="A street photo", type="binary", height=150)
         tta = gr.Checkbox(label=TTA_LABEL)
-        result = gr.HTML(elem_id="result")
+        result = gr.HTML(elem_id="result", padding=False, min_height=120)  # room for the sign that it is at work
         # One at a time: the page of a second reader waits for its turn instead of slowing the first one's.
         gr.on([photo.upload, photo.clear, tta.input], show, [photo, tta], result, concurrency_limit=1, api_name="predict")
     return page

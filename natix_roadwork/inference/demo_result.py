@@ -6,6 +6,7 @@ cannot be read gives a message in place of the result.
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -24,8 +25,12 @@ TEMPLATE = "demo_result.html.jinja"
 PHOTO_WIDTH, VIEW_SIDE, JPEG_QUALITY = 960, 176, 82
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
 SQUARES = {"left_square": "left square", "center_square": "middle square", "right_square": "right square"}
-# From which distance to 0.5 on a probability is called by which word.
-SURENESS = ((0.4, "It is sure."), (0.2, "It is fairly sure."), (0.0, "It is not sure: a person should look."))
+# From which distance to 0.5 on a probability is called what.
+SURENESS = (
+    (0.4, "That is a clear answer."),
+    (0.2, "That is a likely answer, not a clear one."),
+    (0.0, "That is a close call: a person should look."),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ def photo_result(model: PhotoModel, photo: bytes, tta: str = "off") -> str:
     except ValueError as error:
         return _render(error=str(error), max_megapixels=model.max_megapixels)
     (reading,) = model.answer([prepared], explain=True)
+    if not math.isfinite(reading.probability):
+        return _render(error="the model gives no answer for this photo", max_megapixels=model.max_megapixels)
     return _render(
         error=None,
         reading=reading,
