@@ -44,9 +44,11 @@ def demo_page(model: PhotoModel) -> gr.Blocks:
         gr.Markdown(f"# {TITLE}\n\n{INTRO}", elem_classes="intro")
         photo = gr.File(label="A street photo", type="binary", height=150)
         tta = gr.Checkbox(label=TTA_LABEL)
-        result = gr.HTML(elem_id="result", padding=False, min_height=120)  # room for the sign that it is at work
+        result = gr.HTML(elem_id="result", min_height=120)  # room for the sign that it is at work
         # One at a time: the page of a second reader waits for its turn instead of slowing the first one's.
-        gr.on([photo.upload, photo.clear, tta.input], show, [photo, tta], result, concurrency_limit=1, api_name="predict")
+        gr.on(
+            [photo.upload, photo.clear, tta.input], show, [photo, tta], result, concurrency_limit=1, api_name="predict"
+        )
     return page
 
 

@@ -12,7 +12,9 @@ def main() -> None:
     """Serve the model that MODEL_ID names."""
     model = os.environ.get("MODEL_ID")
     if not model:
-        raise SystemExit("MODEL_ID is not set: name the model's Hub id under Settings, Variables, and restart the Space")
+        raise SystemExit(
+            "MODEL_ID is not set: name the model's Hub id under Settings, Variables, and restart the Space"
+        )
     serve(model)
 
 

@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from natix_roadwork.inference.photo_model import load_photo_model
-from tests.browser import chromium, open_page, require_browser, requests
+from tests.browser import chromium, open_page, requests, require_browser
 
 
 if TYPE_CHECKING:
@@ -142,17 +142,21 @@ def test_fonts_are_the_system_s(browser: Chrome, page: "gradio.Blocks") -> None:
     assert family.startswith("system-ui") and browser.execute_script("return document.fonts.size") == 0
 
 
-def test_uploads_go_with_the_server_and_nothing_was_reported(
-    browser: Chrome, page: "gradio.Blocks", files: dict[str, Path], saved_model: Path
+def test_uploads_go_after_a_while_and_with_the_server_and_nothing_is_reported(
+    browser: Chrome, page: "gradio.Blocks", files: dict[str, Path], saved_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from natix_roadwork.inference.demo import DELETE_CACHE, running
+    from natix_roadwork.inference import demo
 
-    with running(load_photo_model(str(saved_model))) as second:
+    assert demo.DELETE_CACHE == (60, 600) and "within a quarter of an hour" in demo.INTRO
+    monkeypatch.setattr(demo, "DELETE_CACHE", (2, 3))
+    with demo.running(load_photo_model(str(saved_model))) as second:
+        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
         open_page(browser, second.local_url, 1280)
         give(browser, files["street"])
-        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
-        assert list(uploads.rglob("street.jpg")) and second.delete_cache == DELETE_CACHE
-        assert second.local_url != page.local_url
+        assert list(uploads.rglob("street.jpg"))
+        WebDriverWait(browser, 30).until(lambda _: not [path for path in uploads.rglob("*") if path.is_file()])
+        take_back(browser)
+        give(browser, files["letter"])
     assert not uploads.exists() and os.environ["GRADIO_TEMP_DIR"] != str(uploads)
     assert not page.analytics_enabled and set(_addresses) <= set(LOCAL)
 

@@ -56,7 +56,13 @@ def test_tta_is_said(model: PhotoModel, photo: bytes) -> None:
     ],
 )
 def test_a_probability_is_put_into_words(
-    probability: float, answer: str, chance: str, sure: str, model: PhotoModel, photo: bytes, monkeypatch: pytest.MonkeyPatch
+    probability: float,
+    answer: str,
+    chance: str,
+    sure: str,
+    model: PhotoModel,
+    photo: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(model, "answer", lambda photos, explain: [PhotoReading(probability)])
     text = photo_result(model, photo)
@@ -94,7 +100,9 @@ def test_a_file_that_is_no_photo_gets_a_message(
     assert "at most 80 million pixels" in text and "<script" not in text and "Traceback" not in text
 
 
-def test_an_oversized_photo_is_refused_before_it_is_decoded(model: PhotoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oversized_photo_is_refused_before_it_is_decoded(
+    model: PhotoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = encoded(Image.new("1", (10_000, 8_100)), "PNG")
     monkeypatch.setattr(Image.Image, "load", None)
     assert "megapixels" in photo_result(model, data)
@@ -112,6 +120,8 @@ def test_views_that_are_not_used_come_last(model: PhotoModel) -> None:
     prepared = model.prepare(small)
     (reading,) = model.answer([prepared], explain=True)
     shown = shown_views(prepared.pixels[0], reading.views)
-    assert [view.state for view in shown] == sorted((view.state for view in shown), key=("kept", "dropped", "masked").index)
+    assert [view.state for view in shown] == sorted(
+        (view.state for view in shown), key=("kept", "dropped", "masked").index
+    )
     assert "masked" in {view.state for view in shown} and "shows nothing more" in photo_result(model, small)
     assert demo_result.VIEW_SIDE > 100
