@@ -22,8 +22,9 @@ from natix_roadwork.inference.tta_transforms import transform_photo
 from natix_roadwork.model.photo import load_photo
 from natix_roadwork.training.adapter_files import load_adapters
 from tests.inference.conftest import save_model
-from tests.inference.test_predict_adapters import write_folds
+from tests.inference.test_predict_adapters import predicted, write_folds
 from tests.recipe_photos import write_photos
+from tests.saved_member import member_and_photos
 
 
 def save_stock(folder: Path, labels: tuple[str, ...] = ("Roadwork", "None")) -> Path:
@@ -71,6 +72,17 @@ def test_every_way_of_storing_a_photo_is_read_as_by_the_processor(saved_model: P
     assert len(photos) == 6 and len(set(found)) == 6
     # The model's own tokens are not rounded to float16 as the cache's are.
     np.testing.assert_allclose(found, [direct(saved_model, photo) for photo in photos], atol=2e-3)
+
+
+def test_a_photo_gets_the_answer_that_the_recipe_gives_it(
+    tiny_model: RoadworkForImageClassification, tmp_path: Path
+) -> None:
+    settings = member_and_photos(tmp_path, tiny_model)
+    wanted = predicted(settings)
+    model = load_photo_model(settings.model)
+    photos = [model.prepare(Path(settings.dataset_name) / row_id) for row_id in wanted.row_ids]
+    found = [reading.probability for reading in model.answer(photos)]
+    np.testing.assert_allclose(found, wanted.probabilities, atol=1e-6)
 
 
 def test_views_are_those_of_the_error_report(saved_model: Path, tmp_path: Path) -> None:
