@@ -11,11 +11,11 @@ from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.inference.error_report import ReportData, build_report
-from natix_roadwork.inference.report_page import format_estimate, format_points, render
+from natix_roadwork.inference.report_page import DIGITS, format_points, render
 from natix_roadwork.inference.report_rows import data_warnings, matching_rows, report_lines
 from natix_roadwork.inference.slice_scores import SliceScore
 from natix_roadwork.inference.suggestions import format_p, stands_out
-from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, read_result, write_result
+from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text, read_result, write_result
 
 
 SLICE_FIELDS = ("dimension", "value", "num_rows", "num_positives", "num_groups", "too_few", "p_value", "adjusted_p")
@@ -34,7 +34,7 @@ class ReportArguments:
         result: `result.json` of the run; None = the one in the model's folder, if there is one.
         ablation: `result.json` of `recipes/ablate.py`, whose table the page shows.
         split: Split to report on; None = the held-out rows, or without any, all but those of train.
-        seed: The seed of the run, which also decides what the dev rows are.
+        seed: The run's `split_seed`, else its seed: it decides what the dev rows are.
     """
 
     predictions: str = field(metadata={"help": "Predictions file of one member."})
@@ -48,7 +48,7 @@ class ReportArguments:
     text_encoder_id: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Where the model reads the field text."}
     )
-    seed: int = field(default=42, metadata={"help": "As in the training recipe."})
+    seed: int = field(default=42, metadata={"help": "The training's split_seed, else its seed."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub data set."})
     dev_share: float = field(default=0.15, metadata={"help": "As in the training recipe."})
     max_megapixels: float = field(default=80.0, metadata={"help": "As in the training recipe."})
@@ -134,11 +134,16 @@ def report_details(data: ReportData) -> dict[str, object]:
 
 def report_summary(data: ReportData, output: str | Path) -> str:
     """Describe a report in a few lines: the headline, the slices that stand out, what to try, where the page lies."""
-    metrics = ", ".join(f"{name} {format_estimate(data.metrics[name])}" for name in ("mcc", "accuracy", "fnr"))
+    metrics = ", ".join(
+        f"{name} {interval_text(data.metrics[name], digits=DIGITS)}" for name in ("mcc", "accuracy", "fnr")
+    )
     lines = [f"{data.member}, {data.num_rows} rows of {'+'.join(data.splits)} in {data.num_groups} groups: {metrics}"]
     worse = [score for score in data.scores if stands_out(score)]
     lines += [_slice_line(score) for score in worse] or [f"no slice stands out among {data.num_tests} tests"]
-    lines += [f"hypothesis, try {suggestion.keys}: {suggestion.hypothesis}" for suggestion in data.suggestions]
+    lines += [
+        f"hypothesis, try {suggestion.recipe} {suggestion.keys}: {suggestion.hypothesis}"
+        for suggestion in data.suggestions
+    ]
     return "\n".join([*lines, *(f"warning: {text}" for text in data.warnings), f"the page is {output}"])
 
 

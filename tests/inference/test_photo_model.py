@@ -90,7 +90,9 @@ def test_views_are_those_of_the_error_report(saved_model: Path, tmp_path: Path) 
     row = load_rows(str(tmp_path / "rows"), near_duplicates=False).splits["dev"][0]
     model = load_photo_model(str(saved_model))
     (found,) = model.answer([model.prepare(row["image"]["bytes"] or row["image"]["path"])], explain=True)
-    wanted = EvidenceReader(saved_model, load_rows(str(tmp_path / "rows")).splits["dev"], "").explain(row, (128, 96))
+    wanted = EvidenceReader(str(saved_model), load_rows(str(tmp_path / "rows")).splits["dev"], "").explain(
+        row, (128, 96)
+    )
     assert [(view.name, view.box, view.state) for view in found.views] == [
         (view.name, view.box, view.state) for view in wanted.views
     ]
