@@ -174,8 +174,10 @@ class StockPhotoModel(PhotoModel):
         """Load the model and its processor."""
         try:
             self.processor = AutoImageProcessor.from_pretrained(name)
-            self.model = AutoModelForImageClassification.from_pretrained(name, dtype=torch.float32).to(device).eval()
-        except OSError as error:
+            # No pickle is opened, and no code of the folder runs.
+            model = AutoModelForImageClassification.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+            self.model = model.to(device).eval()
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise ValueError(_not_loaded(name, error)) from error
         numbers = [number for number, label in self.model.config.id2label.items() if label == ROADWORK]
         if len(numbers) != 1 or self.model.config.num_labels < 2:
@@ -271,7 +273,7 @@ def _refuse_huge_file(photo: PhotoSource, max_megapixels: float) -> None:
         )
 
 
-def _not_loaded(name: str, error: OSError) -> str:
+def _not_loaded(name: str, error: Exception) -> str:
     return (
         f"model={name!r}: no model with its image processor in a folder of that name, and none to be had from the Hub "
         f"({' '.join(str(error).split())[:200]}); give the folder of a saved model, or a Hub id"

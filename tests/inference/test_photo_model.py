@@ -178,6 +178,15 @@ def test_models_that_know_no_roadwork_and_wrong_settings_are_refused(
         load_photo_model(str(tmp_path / "nothing"))
 
 
+def test_a_stock_model_with_pickled_weights_is_refused(tmp_path: Path) -> None:
+    folder = save_stock(tmp_path / "pickled")
+    state = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pickled'.*safetensors"):
+        load_photo_model(str(folder))
+
+
 @pytest.mark.parametrize("kind", ["saved_model", "stock_model"])
 def test_a_file_too_long_for_any_photo_is_not_read(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     with open(tmp_path / "long.tif", "wb") as file:
