@@ -1,7 +1,8 @@
-"""The command `natix-roadwork`: look at the machine, draw scenes, report errors, check and publish models, replay a run.
+"""The command `natix-roadwork`: predict photos, look at the machine, draw scenes, report, check, publish, replay a run.
 
-Exit codes: 0 as asked; 1 the answer is no (something required is missing, a replay gave other numbers, a stock miner
-would not score, a published model is not what was trained); 2 the command or its files are wrong, said in one line.
+Exit codes: 0 as asked; 1 the answer is no (something required is missing, a photo could not be read, a replay gave other
+numbers, a stock miner would not score, a published model is not what was trained); 2 the command or its files are wrong,
+said in one line.
 """
 
 import argparse
@@ -43,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_publish(commands)
     _add_card(commands)
     _add_replay(commands)
+    _add_predict(commands)
+    _add_demo(commands)
     _add_check(commands)
     return parser
 
@@ -105,6 +108,33 @@ def _add_replay(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--output-dir", "--output_dir", help="folder of the new run (the earlier one's with -replay)")
     command.add_argument("--tolerance", type=float, default=1e-6, help="what still counts as equal (%(default)s)")
     command.set_defaults(run=_replay)
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("predict", help="tell for photos, or folders of photos, whether they show roadwork")
+    command.add_argument("photos", nargs="+", metavar="PHOTO_OR_FOLDER", help="folders with their sub-folders")
+    _add_model(command)
+    command.add_argument("--jsonl", metavar="FILE", help="also write JSON lines, one a photo; - prints them alone")
+    command.add_argument("--views", action="store_true", help="add the views and their weights to the JSON lines")
+    command.add_argument(
+        "--tta", choices=("off", "mean"), default="off", help="mean over 16 variants, 16 times the time (%(default)s)"
+    )
+    command.add_argument("--batch-size", "--batch_size", type=int, default=8, help="photos run together (%(default)s)")
+    command.add_argument("--workers", type=int, default=2, help="threads that read photos ahead (%(default)s)")
+    command.set_defaults(run=_predict)
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("demo", help="a page in the browser: a photo in, what the model says of it out")
+    _add_model(command)
+    command.add_argument("--port", type=int, help="of the page on this machine (the first free one from 7860)")
+    command.set_defaults(run=_demo)
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, metavar="FOLDER_OR_ID", help="a saved model; or its Hub id")
+    command.add_argument("--adapters", metavar="FOLDER", help="fold adapters of the model; their mean answers")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 ... (a GPU where there is one)")
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:
@@ -197,6 +227,32 @@ def _replay(args: argparse.Namespace) -> int:
         print(f"{len(report.differences)} numbers differ by more than {args.tolerance:g}")
         return NO
     print(f"every metric and baseline is the same within {args.tolerance:g}")
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from natix_roadwork.inference.photo_answers import PhotoSettings, predict_photos
+
+    settings = PhotoSettings(
+        model=args.model,
+        jsonl=args.jsonl,
+        adapters=args.adapters,
+        tta=args.tta,
+        views=args.views,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+    )
+    return NO if predict_photos(args.photos, settings) else 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    try:
+        from natix_roadwork.inference.demo import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; the page needs pip install 'natix-roadwork[demo]'") from error
+
+    serve(args.model, args.device, args.adapters, args.port)
     return 0
 
 

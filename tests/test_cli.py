@@ -1,8 +1,14 @@
+import runpy
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from natix_roadwork import cli
 from natix_roadwork.cli import main
@@ -88,3 +94,55 @@ def test_unknown_and_incomplete_commands_are_refused(argv: list[str], capsys: py
     with pytest.raises(SystemExit) as stop:
         main(argv)
     assert stop.value.code == 2 and "usage: natix-roadwork" in capsys.readouterr().err
+
+
+SPACE = Path(__file__).parents[1] / "recipes" / "space"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What would be served; gradio need not be there."""
+    calls: list[tuple] = []
+    page = SimpleNamespace(serve=lambda *arguments: calls.append(arguments))
+    monkeypatch.setitem(sys.modules, "natix_roadwork.inference.demo", page)
+    return calls
+
+
+def test_demo_serves_a_model(served: list[tuple]) -> None:
+    words = ["demo", "--model", "m", "--adapters", "a", "--device", "cpu", "--port", "7000"]
+    assert main(words) == 0 and main(["demo", "--model", "m"]) == 0
+    assert served == [("m", "cpu", "a", 7000), ("m", None, None, None)]
+
+
+def test_demo_without_gradio_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "natix_roadwork.inference.demo", None)
+    assert main(["demo", "--model", "m"]) == 2
+    error = capsys.readouterr().err
+    assert "pip install 'natix-roadwork[demo]'" in error and error.count("\n") == 1
+
+
+def test_space_serves_the_model_of_its_variable(served: list[tuple], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODEL_ID", raising=False)
+    with pytest.raises(SystemExit, match="MODEL_ID is not set"):
+        runpy.run_path(str(SPACE / "app.py"), run_name="__main__")
+    monkeypatch.setenv("MODEL_ID", "someone/roadwork")
+    runpy.run_path(str(SPACE / "app.py"), run_name="__main__")
+    assert served == [("someone/roadwork",)]
+
+
+def test_space_is_what_the_hub_expects() -> None:
+    settings = yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert settings["sdk"] == "gradio" and (SPACE / settings["app_file"]).is_file()
+    assert {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"} >= {
+        settings["colorFrom"],
+        settings["colorTo"],
+    }
+    assert len(settings["short_description"]) <= 60 and settings["license"] == "apache-2.0"
+    project = tomllib.loads((SPACE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (gradio,) = (Requirement(line) for line in project["optional-dependencies"]["demo"])
+    assert gradio.name == "gradio" and gradio.specifier.contains(settings["sdk_version"])
+    assert SpecifierSet(project["requires-python"]).contains(f"{settings['python_version']}.0")
+    requirement = Requirement((SPACE / "requirements.txt").read_text(encoding="utf-8").strip())
+    assert requirement.name == project["name"] and requirement.extras == {"demo"}

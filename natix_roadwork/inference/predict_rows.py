@@ -27,6 +27,7 @@ from natix_roadwork.data.photo_batches import PhotoRows
 from natix_roadwork.data.predictions import ORIGINAL
 from natix_roadwork.inference.parts import Parts, part_ranges
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
+from natix_roadwork.model.outputs import RoadworkOutput
 
 
 TARGETS = ("labels", "weather_labels")
@@ -134,16 +135,22 @@ def model_inputs(
 
 def classify(model: RoadworkForImageClassification | PeftModel, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Run the head: logits `(B, 2)` and embeddings `(B, H)`; with adapters the mean over them."""
-    if not isinstance(model, PeftModel):
-        output = model(**inputs)
-        return output.logits, output.embedding
-    answers = []
-    for name in model.peft_config:
-        model.set_adapter(name, inference_mode=True)
-        output = model(**inputs)
-        answers.append((output.logits, output.embedding))
+    answers = [(output.logits, output.embedding) for output in run_head(model, inputs)]
+    if len(answers) == 1:
+        return answers[0]
     logits, embeddings = (torch.stack(values).mean(dim=0) for values in zip(*answers, strict=True))
     return logits, embeddings
+
+
+def run_head(model: RoadworkForImageClassification | PeftModel, inputs: Mapping[str, Tensor]) -> list[RoadworkOutput]:
+    """Run the head: its output, or with adapters one output for each."""
+    if not isinstance(model, PeftModel):
+        return [model(**inputs)]
+    outputs = []
+    for name in model.peft_config:
+        model.set_adapter(name, inference_mode=True)
+        outputs.append(model(**inputs))
+    return outputs
 
 
 def _tokens(model: RoadworkForImageClassification | PeftModel, pixels: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from natix_roadwork.data.evidence_map import photo_evidence
 from natix_roadwork.data.photo_batches import photo_transform
 from natix_roadwork.inference.member import load_member
 from natix_roadwork.inference.predict_inputs import member_metadata
+from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.outputs import RoadworkOutput
 from natix_roadwork.model.resize import Box
 
@@ -83,22 +84,32 @@ class EvidenceReader:
         output = self.model(**{name: value.to(self.device) for name, value in inputs.items()})
         return RowEvidence(
             probability=float(output.logits.float().softmax(-1)[0, 1]),
-            views=self._views(output, inputs["view_mask"][0].tolist(), size),
+            views=view_evidence(self.processor, output, 0, inputs["view_mask"][0].tolist(), size),
             shares=photo_evidence(self.processor, output, self.model.config.evidence_grid, [size])[0],
         )
 
-    def _views(self, output: RoadworkOutput, valid: list[bool], size: tuple[int, int]) -> list[ViewEvidence]:
-        kept = zip(
-            output.view_indices[0].tolist(),
-            output.view_weights[0].float().tolist(),
-            output.view_logits[0].float().softmax(-1)[:, 1].tolist(),
-            strict=True,
-        )
-        found = {view: (weight, probability) for view, weight, probability in kept if valid[view]}
-        views = []
-        for view, (name, box) in enumerate(
-            zip(self.processor.view_names, self.processor.view_boxes(*size), strict=True)
-        ):
-            state = "kept" if view in found else "dropped" if valid[view] else "masked"
-            views.append(ViewEvidence(name, box, state, *found.get(view, (0.0, None))))
-        return views
+
+def view_evidence(
+    processor: RoadworkImageProcessor, output: RoadworkOutput, number: int, valid: list[bool], size: tuple[int, int]
+) -> list[ViewEvidence]:
+    """List what each view of one photo brought.
+
+    Args:
+        processor: Cut the views.
+        output: Of the classifier on B photos.
+        number: Which of them.
+        valid: Its views that are not masked, V flags.
+        size: Width and height of the upright photo in pixels.
+    """
+    kept = zip(
+        output.view_indices[number].tolist(),
+        output.view_weights[number].float().tolist(),
+        output.view_logits[number].float().softmax(-1)[:, 1].tolist(),
+        strict=True,
+    )
+    found = {view: (weight, probability) for view, weight, probability in kept if valid[view]}
+    views = []
+    for view, (name, box) in enumerate(zip(processor.view_names, processor.view_boxes(*size), strict=True)):
+        state = "kept" if view in found else "dropped" if valid[view] else "masked"
+        views.append(ViewEvidence(name, box, state, *found.get(view, (0.0, None))))
+    return views

@@ -174,8 +174,19 @@ class RoadworkImageProcessor(BaseImageProcessor):
         Raises:
             ValueError: If the photo cannot be read.
         """
+        return self.views_mask_and_size(photo, name)[:2]
+
+    def views_mask_and_size(
+        self, photo: PhotoSource, name: str | None = None
+    ) -> tuple[np.ndarray, list[bool], tuple[int, int]]:
+        """Do what `views_and_mask` does, and add the upright photo's width and height in pixels, as `view_boxes` takes them.
+
+        Raises:
+            ValueError: If the photo cannot be read.
+        """
         decoded = self._decode(photo, name)
-        return self._render(decoded), self.view_mask(decoded.width, decoded.height)
+        size = decoded.width, decoded.height
+        return self._render(decoded), self.view_mask(*size), size
 
     def preprocess(
         self,
