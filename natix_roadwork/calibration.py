@@ -188,8 +188,7 @@ def fold_into_classifier(model: nn.Module, scale: float, offset: float) -> None:
     new logits is not the loss it was trained with.
 
     Args:
-        model: `RoadworkForImageClassification`, another model whose `classifier` ends in one linear layer of two
-            outputs (None, Roadwork), or that `nn.Linear` itself.
+        model: As for `decision_layer`; an adapter must be merged before.
         scale: Positive factor of the margin.
         offset: What is added to it.
 
@@ -197,6 +196,25 @@ def fold_into_classifier(model: nn.Module, scale: float, offset: float) -> None:
         ValueError: If the model has no such layer or several, or a value is out of range.
     """
     mapping = AffineMap(scale, offset)
+    layer = decision_layer(model)
+    layer.weight.mul_(mapping.scale)
+    shift = layer.weight.new_tensor([-0.5, 0.5]) * mapping.offset
+    if layer.bias is None:
+        layer.bias = nn.Parameter(shift)
+    else:
+        layer.bias.mul_(mapping.scale).add_(shift)
+
+
+def decision_layer(model: nn.Module) -> nn.Linear:
+    """Return the linear layer that makes the two logits (None, Roadwork) of a model's feature.
+
+    Args:
+        model: `RoadworkForImageClassification`; another model whose `classifier` ends in one linear layer of two outputs,
+            as those of transformers do; one that has the layer elsewhere, as timm's; or that `nn.Linear` itself.
+
+    Raises:
+        ValueError: If the model has no such layer or several.
+    """
     head = getattr(model, "classifier", model)
     layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear) and layer.out_features == 2]
     if len(layers) != 1:
@@ -204,13 +222,7 @@ def fold_into_classifier(model: nn.Module, scale: float, offset: float) -> None:
             f"{type(model).__name__} has {len(layers)} linear layers of two outputs in its classifier; it needs exactly "
             "one (merge an adapter before)"
         )
-    (layer,) = layers
-    layer.weight.mul_(mapping.scale)
-    shift = layer.weight.new_tensor([-0.5, 0.5]) * mapping.offset
-    if layer.bias is None:
-        layer.bias = nn.Parameter(shift)
-    else:
-        layer.bias.mul_(mapping.scale).add_(shift)
+    return layers[0]
 
 
 def check_margins(margins: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, NDArray]:
