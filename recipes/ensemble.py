@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         recorder.data = data_of(table)
         recorder.metrics, recorder.baselines = metrics_of(scores, arguments.methods[0])
         recorder.details = details_of(scores, gains, ensemble)
-        recorder.warnings += table.refused
+        recorder.warnings += table.notes
         recorder.write(arguments.output_dir)
     print(summary(table, scores, gains, ensemble))
     print(f"{ENSEMBLE_NAME} and result.json lie in {arguments.output_dir}.")

@@ -22,6 +22,7 @@ from natix_roadwork.data.feature_shards import write_whole
 NOT_OUT_OF_FOLD = -1
 ORIGINAL = 0
 LEARNED_FROM = "learned_from"
+BASE_LEARNED_FROM = "base_learned_from"
 _RECORD_KEY = b"natix_roadwork"
 _COLUMNS = ("row_id", "label", "group", "logits", "embedding", "fold", "split", "member", "transform")
 _ARRAYS = ("row_ids", "labels", "groups", "splits", "logits", "embeddings", "folds", "transforms")
@@ -42,7 +43,8 @@ class Predictions:
         embeddings: `(N, H)` float32 fused features; H may be 0.
         folds: `(N,)` the fold whose model, never trained on the row, said this; -1 = not out-of-fold.
         transforms: `(N,)` number of the test-time transform, 0 = the photo as it is.
-        record: JSON-ready facts. `learned_from` lists the splits whose labels trained the member or chose its epoch.
+        record: JSON-ready facts. `learned_from` lists the splits whose labels trained the member or chose its epoch;
+            `base_learned_from` those that taught what all models of the folds started from.
 
     Raises:
         ValueError: Shapes differ, a label is neither 0 nor 1, a logit is not finite, or a photo occurs twice with one
@@ -108,7 +110,8 @@ class Predictions:
     @property
     def held_out(self) -> NDArray[np.bool_]:
         """`(N,)` whether the row's label had no part in the model that said this: out-of-fold, or of a split unseen."""
-        return (self.folds >= 0) | ~np.isin(self.splits, self.record.get(LEARNED_FROM, ["train", "dev"]))
+        out_of_fold = (self.folds >= 0) & ~np.isin(self.splits, self.record.get(BASE_LEARNED_FROM, []))
+        return out_of_fold | ~np.isin(self.splits, self.record.get(LEARNED_FROM, ["train", "dev"]))
 
     def select(self, rows: ArrayLike) -> "Predictions":
         """Return the lines at `rows`, numbers or a boolean mask."""

@@ -31,7 +31,8 @@ class PredictArguments:
         adapters: Folder `adapters` of a fold fine-tuning of this model: the answers are the mean of all its folds' models.
             None = the model as it is.
         dataset_name: Hub id, folder of parquet shards in NATIX's columns, or imagefolder. This key and the next ones, `seed`
-            among them, decide which rows lie in which split: give those of the training.
+            among them, decide which rows lie in which split: give those of the training, as `seed` its `split_seed` where
+            it has one.
         splits: Which of train, dev and test are predicted, in this order; a lockbox never is.
         member: Name of the model among others, and of its file; None = the name of the model's folder.
         output_dir: Folder of one member's file and `result.json`.
@@ -82,7 +83,7 @@ class PredictArguments:
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Photos that go through the head together."})
     bf16: bool | None = field(default=None, metadata={"help": "The backbone in bfloat16; None: where a GPU has it."})
     use_cpu: bool = field(default=False, metadata={"help": "Predict on the CPU although there is a GPU."})
-    seed: int = field(default=42, metadata={"help": "That of the training: it decides which rows are dev."})
+    seed: int = field(default=42, metadata={"help": "The training's split_seed, else its seed: decides what is dev."})
 
     def __post_init__(self) -> None:
         """Check the values and name the member.

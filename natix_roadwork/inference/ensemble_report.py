@@ -100,7 +100,7 @@ def summary(
     """Describe rows, scores, members and the saved ensemble."""
     width = max(map(len, _named(scores)))
     lines = [
-        *table.refused,
+        *table.notes,
         f"{len(table)} rows held out for all of {len(table.names)} members, {table.labels.mean():.0%} roadwork, "
         f"{len(np.unique(table.groups))} groups. Nested cross-validation, 95 % intervals by group.",
         "",

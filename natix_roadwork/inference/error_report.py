@@ -4,7 +4,7 @@ In come predictions, the rows they speak of, and what is at hand of the run: its
 which `report_page.py` turns into a page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class ReportData:
         num_groups: Groups of rows that belong together.
         metrics: Every metric with its interval; the MCC is None where the rows have one label only.
         baselines: Metrics of each baseline of the run on the same split, by name.
-        ablation: What the run recorded as `details.ablation`; None without one.
+        ablation: Rows of an ablation table, `details.ablation` of its result; empty without one.
         confusion: Counts by `tp`, `fp`, `tn`, `fn`.
         reliability: Points of the reliability curve.
         threshold: MCC over the cut.
@@ -88,7 +88,7 @@ class ReportData:
     num_groups: int
     metrics: Metrics
     baselines: dict[str, Metrics]
-    ablation: list[dict[str, Any]] | dict[str, Any] | None
+    ablation: list[dict[str, Any]]
     confusion: dict[str, int]
     reliability: list[ReliabilityBin]
     threshold: ThresholdCurve
@@ -119,6 +119,7 @@ def build_report(
     *,
     dataset_name: str = "",
     result: RunResult | None = None,
+    ablation: Sequence[Mapping[str, Any]] = (),
     model: str | None = None,
     text_encoder_id: str = "embedded:all-minilm-l6-v2",
     worst_rows: int = 20,
@@ -132,7 +133,8 @@ def build_report(
         predictions: One line for each of N photos.
         rows: Their rows of `load_rows`, in the same order (`report_rows.matching_rows`).
         dataset_name: Name of the data set, for the page.
-        result: Record of the run that made the member: baselines, ablation, warnings.
+        result: Record of the run that made the member: baselines, warnings.
+        ablation: `details.ablation` of a result of `recipes/ablate.py`.
         model: Folder or Hub id of the model; it is run on the worst rows, to show what it looked at.
         text_encoder_id: Reads the texts of those rows, where the model wants them.
         worst_rows: Most rows shown with their photo, up to 40.
@@ -167,7 +169,7 @@ def build_report(
         num_groups=len(set(groups.tolist())),
         metrics=_metrics(labels, probabilities, groups, seed),
         baselines=_baselines(result, splits),
-        ablation=result.details.get("ablation") if result else None,
+        ablation=[dict(row) for row in ablation],
         confusion=_confusion(labels, decisions),
         reliability=reliability_bins(labels, probabilities, groups, seed),
         threshold=threshold_curve(labels, probabilities, groups, seed),

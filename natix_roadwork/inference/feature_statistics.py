@@ -1,6 +1,6 @@
 """How far a photo's features lie from those of training: what OOD-filtered TTA weighs its variants by.
 
-In come the fused embeddings of a member's train rows; out go statistics that are saved beside the model as safetensors
+In come the fused embeddings of a member's train rows; out go statistics that are saved as safetensors
 and JSON. `tta.py` asks them for the distances of new features, in two ways: Mahalanobis distance to the class means, and
 mean Euclidean distance to the nearest training features.
 """

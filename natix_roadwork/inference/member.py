@@ -27,6 +27,7 @@ from natix_roadwork.training.fold_targets import FOLDS_NAME, OWN_SPLITS
 
 
 ALL_LEARNED = ["train", "dev"]
+NOT_KNOWN = [*ALL_LEARNED, "test"]  # of a model without any record
 # Fields of the config that say nothing of the answers: where files lay, who saved them, how they are loaded.
 BOOKKEEPING = {
     *("_name_or_path", "architectures", "auto_map", "backbone_config", "backbone_id", "backbone_in_checkpoint"),
@@ -123,8 +124,8 @@ def load_member(name: str, device: torch.device | str = "cpu", adapters: str | N
     adapted = load_folders(model, folders, BaseIdentity(name, sha256))
     if any(isinstance(part, BaseTunerLayer) for part in model.backbone.modules()):
         raise ValueError(
-            f"adapters={adapters!r}: they change the backbone, so that each needs tokens of its own; merge them "
-            "(adapter_files.merged_soup), save that model and predict with it"
+            f"adapters={adapters!r}: they change the backbone, so that each needs tokens of its own; merge them by "
+            "recipes/soup.py and predict with that model"
         )
     hashes = {name: hashlib.sha256((path / WEIGHTS_FILE).read_bytes()).hexdigest() for name, path in folders.items()}
     return Member(model, processor, sha256, trained, adapted, hashes)
@@ -150,15 +151,16 @@ def _adapter_target(adapters: str) -> list[str]:
     """Splits whose rows the adapters may have learned from; the manifest of their folds tells."""
     path = Path(adapters).resolve().parent / FOLDS_NAME
     target = json.loads(path.read_text(encoding="utf-8"))["fold_target"] if path.is_file() else ""
-    return [target] if target in OWN_SPLITS else [*ALL_LEARNED, "test"]
+    return [target] if target in OWN_SPLITS else NOT_KNOWN
 
 
 def _base_lesson(member: Member, rows: LoadedRows, settings: PredictArguments) -> Lesson:
     trained, unknown = member.trained, f"{ALL_LEARNED} count as learned from"
     if trained is None:
-        return Lesson(
-            ALL_LEARNED, [f"{settings.model} has no {RESULT_NAME} that says what it learned from; {unknown}"]
+        warning = (
+            f"{settings.model} has no {RESULT_NAME} that says what it learned from; {NOT_KNOWN} count as learned from"
         )
+        return Lesson(NOT_KNOWN, [warning])
     if trained.data.get("fingerprint") != rows.fingerprint:
         if trained.data.get("name") == rows.dataset_name:
             _refuse_other_splits(trained, settings)
@@ -171,11 +173,13 @@ def _base_lesson(member: Member, rows: LoadedRows, settings: PredictArguments) -
 
 
 def _refuse_other_splits(trained: RunResult, settings: PredictArguments) -> None:
-    keys = [key for key in (*ROW_KEYS, "dataset_revision") if key in trained.config]
+    there = {key: trained.config[key] for key in (*ROW_KEYS, "dataset_revision") if key in trained.config}
+    if trained.config.get("split_seed") is not None:  # then that one drew the dev rows
+        there["seed"] = trained.config["split_seed"]
     changed = [
-        f"{key}={trained.config[key]!r} there, {getattr(settings, key)!r} now"
-        for key in keys
-        if trained.config[key] != getattr(settings, key)
+        f"{key}={value!r} there, {getattr(settings, key)!r} now"
+        for key, value in there.items()
+        if value != getattr(settings, key)
     ]
     if changed:
         raise ValueError(

@@ -29,7 +29,8 @@ class MemberTable:
         groups: `(N,)` group names.
         logits: `(N, M, 2)` None, Roadwork.
         folds: `(N, M)` fold whose model, never trained on the row, said this; -1 = the row's split taught nothing.
-        refused: Sentences that count and name the rows left out: those a member has learned from, those of `test`.
+        notes: Sentences that count and name the rows left out, those a member has learned from and those of `test`, and
+            that name members whose scores are not comparable.
     """
 
     names: tuple[str, ...]
@@ -38,7 +39,7 @@ class MemberTable:
     groups: NDArray[np.str_]
     logits: NDArray[np.float64]
     folds: NDArray[np.int64]
-    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -99,6 +100,9 @@ def member_table(members: Sequence[Predictions]) -> MemberTable:
     honest &= ~final
     if not honest.any():
         raise ValueError(f"no row to fit on: {'; '.join(refused)}. Predict a split that no member has learned from")
+    labels = [
+        f"member {member.member!r}: {member.record['label']}" for member in members if member.record.get("label")
+    ]
     table = MemberTable(
         names=tuple(member.member for member in members),
         row_ids=first.row_ids[honest],
@@ -106,7 +110,7 @@ def member_table(members: Sequence[Predictions]) -> MemberTable:
         groups=first.groups[honest],
         logits=np.stack([member.logits[honest].astype(np.float64) for member in members], axis=1),
         folds=np.stack([member.folds[honest] for member in members], axis=1),
-        refused=tuple(refused),
+        notes=(*refused, *labels),
     )
     require_both_classes(table.labels, "held-out rows of all members")
     _check_folds(table)

@@ -4,7 +4,7 @@ In come members side by side; out go margins in which no row's label had a part,
 differences to the best single member, which is chosen anew for each part. `ensemble_report.py` tells them.
 
 Out-of-fold values need two cares, without which labels shuffled at random score above 0: fits stay inside a fold
-(`member_table.honest_splits`), and the interval of a member as it is is widened (`fold_widening`).
+(`member_table.honest_splits`), and the interval of a member as it is is widened (`fold_intervals.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from natix_roadwork.data.fold_intervals import fold_widening, widen_difference, widen_metrics
 from natix_roadwork.data.folds import Fold
 from natix_roadwork.inference.ensemble import fit_ensemble
 from natix_roadwork.inference.member_table import MemberTable, honest_splits
@@ -128,7 +129,7 @@ def gains_of_members(
     """Measure what each member adds: MCC of the ensemble minus that of the ensemble without it, on the same rows.
 
     Args:
-        table: Rows that no member has learned from, of three members or more; of two, nothing is returned.
+        table: Rows that no member has learned from.
         method: One of `combining.METHODS`.
         num_folds: As `score_ensembles`.
         target_prior: As there.
@@ -138,8 +139,6 @@ def gains_of_members(
     Raises:
         ValueError: As there.
     """
-    if len(table.names) < 3:
-        return {}
     splits = honest_splits(table, num_folds, seed)
     everyone = _nested(table, splits, method, target_prior, seed)
     gains = {}
@@ -153,21 +152,6 @@ def gains_of_members(
 def idle_members(gains: Mapping[str, PairedDifference]) -> list[str]:
     """Name the members that add no more than one standard error."""
     return [name for name, gain in gains.items() if gain.value <= gain.standard_error]
-
-
-def fold_widening(folds: NDArray[np.int64]) -> float:
-    """Return by how much an interval must be wider for scores out of K folds than for as many independent rows.
-
-    Models of two folds share most of their training rows, so their errors go together; on labels that nothing can be
-    learned from, the deviation is sqrt(2) of what a bootstrap of rows says, and a 95 % interval holds 0 in 83 % of draws.
-    The correction is that of Nadeau and Bengio 2003 (https://doi.org/10.1023/A:1024068626366) for shares 1 / K held out and
-    1 - 1 / K trained on: sqrt(1 + K / (K - 1)). It is generous where the members are far better than chance.
-
-    Args:
-        folds: `(N,)` fold of each row; -1 = of a split that taught nothing. Without folds the result is 1.
-    """
-    num_folds = len(np.unique(folds[folds >= 0]))
-    return float(np.sqrt(1.0 + num_folds / (num_folds - 1))) if num_folds > 1 else 1.0
 
 
 def compare_decisions(
@@ -203,19 +187,8 @@ def _score(
     metrics = metrics_with_intervals(table.labels, _probabilities(margins), table.groups, num_samples, seed)
     difference = None
     if margins is not best:
-        pair = _difference(table, margins, best, num_samples, seed)
-        low, high = _widened(pair.value, pair.low, pair.high, widening)
-        difference = PairedDifference(pair.value, low, high, pair.standard_error * widening)
-    for name, metric in metrics.items():
-        if name != "prevalence" and metric["low"] is not None:  # which no model has a part in
-            smallest = -1.0 if name.startswith("mcc") else 0.0
-            ends = _widened(metric["value"], metric["low"], metric["high"], widening)
-            metric["low"], metric["high"] = np.clip(ends, smallest, 1.0).tolist()
-    return Score(metrics, difference, count_ties(margins))
-
-
-def _widened(value: float, low: float, high: float, factor: float) -> tuple[float, float]:
-    return value - factor * (value - low), value + factor * (high - value)
+        difference = widen_difference(_difference(table, margins, best, num_samples, seed), widening)
+    return Score(widen_metrics(metrics, widening), difference, count_ties(margins))
 
 
 def _difference(

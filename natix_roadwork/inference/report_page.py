@@ -3,6 +3,7 @@
 In comes the `ReportData` of `error_report.py`; out goes the text of the page, which `report_run.py` writes.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -147,31 +148,20 @@ def format_points(estimate: Estimate) -> str:
     return f"{100 * estimate.value:+.1f}{interval}"
 
 
-def ablation_table(ablation: Any) -> list[dict[str, str]]:  # noqa: ANN401 - whatever a run recorded
-    """Turn `details.ablation` into rows of text: a list of mappings, or a mapping from name to mapping.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if not ablation:
-        return []
-    if isinstance(ablation, dict):
-        ablation = [
-            {"variant": name, **(values if isinstance(values, dict) else {"value": values})}
-            for name, values in ablation.items()
-        ]
-    if not isinstance(ablation, list) or not all(isinstance(row, dict) for row in ablation):
-        raise ValueError(
-            f"details.ablation is a {type(ablation).__name__}; expected a list of mappings, one a variant"
-        )
-    names = list(dict.fromkeys(name for row in ablation for name in row))
-    return [{name: _cell(row.get(name)) for name in names} for row in ablation]
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
-        return format_estimate(value)
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+def ablation_table(ablation: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Turn the rows of an ablation into text by column."""
+    return [
+        {
+            "Row": row["name"],
+            "Component": row["component"],
+            "What it is": row["text"],
+            "MCC": format_estimate(row["mcc"]) if row["mcc"] else "",
+            "Against": row["against"] or "",
+            "The component brings": format_estimate(row["difference"]) if row["difference"] else "",
+            "Verdict": "; ".join(text for text in (row["verdict"], row["note"]) if text),
+        }
+        for row in ablation
+    ]
 
 
 def _one_decision(confusion: dict[str, int]) -> str | None:

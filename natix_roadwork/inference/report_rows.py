@@ -87,6 +87,8 @@ def matching_rows(predictions: Predictions, loaded: LoadedRows) -> Dataset:
 def run_warnings(predictions: Predictions, result: RunResult | None) -> list[str]:
     """Say what the record of the run and the lines themselves ask a reader to know."""
     found = list(result.warnings) if result else []
+    if predictions.record.get("label"):
+        found.append(f"{predictions.record['label']}: the member learned from labels of the set it is scored on")
     learned = ~predictions.held_out
     if learned.any():
         found.append(

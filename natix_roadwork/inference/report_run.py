@@ -5,6 +5,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.data.feature_shards import write_whole
@@ -31,8 +32,9 @@ class ReportArguments:
         output: HTML file; its figures go into a JSON file of the same name.
         model: Folder or Hub id of the model, to see what it looked at in the worst rows.
         result: `result.json` of the run; None = the one in the model's folder, if there is one.
+        ablation: `result.json` of `recipes/ablate.py`, whose table the page shows.
         split: Split to report on; None = the held-out rows, or without any, all but those of train.
-        seed: The seed of the run, which also decides what the dev rows are.
+        seed: The run's `split_seed`, else its seed: it decides what the dev rows are.
     """
 
     predictions: str = field(metadata={"help": "Predictions file of one member."})
@@ -40,12 +42,13 @@ class ReportArguments:
     output: str = field(default="runs/report/report.html", metadata={"help": "HTML file to write."})
     model: str | None = field(default=None, metadata={"help": "Model to run on the worst rows."})
     result: str | None = field(default=None, metadata={"help": "result.json of the run; baselines, warnings."})
+    ablation: str | None = field(default=None, metadata={"help": "result.json of an ablation, to show its table."})
     split: str | None = field(default=None, metadata={"help": "Split to report on; default: held-out rows."})
     worst_rows: int = field(default=20, metadata={"help": "Worst rows shown with their photo, 0 to 40."})
     text_encoder_id: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Where the model reads the field text."}
     )
-    seed: int = field(default=42, metadata={"help": "As in the training recipe."})
+    seed: int = field(default=42, metadata={"help": "The training's split_seed, else its seed."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub data set."})
     dev_share: float = field(default=0.15, metadata={"help": "As in the training recipe."})
     max_megapixels: float = field(default=80.0, metadata={"help": "As in the training recipe."})
@@ -66,7 +69,7 @@ def run_report(arguments: ReportArguments) -> ReportData:
     if output.suffix != ".html":
         raise ValueError(f"output={arguments.output!r} must be the path of an .html file")
     with RunRecorder(asdict(arguments), arguments.seed) as recorder:
-        result = _run_result(arguments)
+        result, ablation = _run_result(arguments), _ablation(arguments.ablation)
         loaded = load_rows(
             arguments.dataset_name,
             seed=arguments.seed,
@@ -85,6 +88,7 @@ def run_report(arguments: ReportArguments) -> ReportData:
             matching_rows(predictions, loaded),
             dataset_name=arguments.dataset_name,
             result=result,
+            ablation=ablation,
             model=arguments.model,
             text_encoder_id=arguments.text_encoder_id,
             worst_rows=arguments.worst_rows,
@@ -148,3 +152,12 @@ def _run_result(arguments: ReportArguments) -> RunResult | None:
         return read_result(arguments.result)
     found = Path(arguments.model) / RESULT_NAME if arguments.model else None
     return read_result(found) if found is not None and found.is_file() else None
+
+
+def _ablation(path: str | None) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    rows = read_result(path).details.get("ablation")
+    if not rows:
+        raise ValueError(f"ablation={path!r} holds no details.ablation; give the result.json of recipes/ablate.py")
+    return rows

@@ -36,7 +36,7 @@ from natix_roadwork.inference.tta_acceptance import (
 )
 from natix_roadwork.inference.tta_transforms import transform_photo
 from natix_roadwork.inference.tta_variants import MODEL, Variants, side_by_side
-from natix_roadwork.metrics import metrics_with_intervals
+from natix_roadwork.metrics import PairedDifference, metrics_with_intervals, paired_difference
 from natix_roadwork.runs import RunRecorder, RunResult, interval_text
 
 
@@ -103,6 +103,7 @@ def run_tta(arguments: TTAArguments) -> RunResult:
             "modes": _mode_rows(scores, open_rows, members),
             "aggregation": dataclasses.asdict(aggregation),
             "chosen_in_folds": selection.modes,
+            "difference": dataclasses.asdict(_gain_of_choice(open_rows, scores, selection, arguments.seed)),
             "transforms_timed_on": "{1} x {0} pixels".format(*PHOTO_SIZE),
             "statistics": {name: found.record for name, found in (statistics or {}).items()},
         }
@@ -140,6 +141,14 @@ def tta_table(result: RunResult) -> str:
     for split, metrics in result.metrics.items():
         lines.append(f"MCC of the choice, {split.replace('_', '-')}: {interval_text(metrics['mcc'])}")
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
+
+
+def _gain_of_choice(
+    variants: Variants, scores: dict[str, ModeScore], selection: Selection, seed: int
+) -> PairedDifference:
+    """MCC of the choice minus that of the photos as they are, on rows outside the choice."""
+    pair = selection.probabilities, scores[NONE].probabilities
+    return paired_difference(variants.labels, *pair, groups=variants.groups, seed=seed)
 
 
 def _gain(score: ModeScore) -> dict[str, float | None]:

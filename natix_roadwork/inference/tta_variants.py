@@ -30,7 +30,6 @@ class Variants:
             lists what any member has learned from.
         columns: T pairs of member and transform.
         folds: `(N, M)` the members' folds, -1 = not out-of-fold.
-        held_out: `(N,)` whether no member has learned from the row's label.
         probabilities: `(N, T)` of Roadwork.
         mahalanobis: `(N, T)` distance to the class means of the member's train rows; None without statistics.
         neighbours: `(N, T)` distance to the nearest of its train rows, 1 = the threshold; None without statistics.
@@ -39,7 +38,6 @@ class Variants:
     originals: Predictions
     columns: tuple[Column, ...]
     folds: NDArray[np.int64]
-    held_out: NDArray[np.bool_]
     probabilities: FloatArray
     mahalanobis: FloatArray | None = None
     neighbours: FloatArray | None = None
@@ -66,7 +64,7 @@ class Variants:
     def select(self, rows: ArrayLike) -> "Variants":
         """Return the photos at `rows`, numbers or a boolean mask."""
         chosen = np.asarray(rows)
-        names = ("folds", "held_out", "probabilities", "mahalanobis", "neighbours")
+        names = ("folds", "probabilities", "mahalanobis", "neighbours")
         arrays = {name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in names}
         return dataclasses.replace(self, originals=self.originals.select(chosen), **arrays)
 
@@ -106,7 +104,6 @@ def side_by_side(
         originals=dataclasses.replace(originals[0], folds=folds, record=record),
         columns=tuple((member.member, number) for member, number, _ in tables),
         folds=own_folds,
-        held_out=held_out,
         probabilities=np.stack([member.probabilities[lines] for member, _, lines in tables], axis=1),
         mahalanobis=distances[0],
         neighbours=distances[1],

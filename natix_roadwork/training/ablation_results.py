@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from natix_roadwork.data.fold_intervals import fold_widening, widen_difference, widen_metrics
 from natix_roadwork.data.predictions import Predictions
 from natix_roadwork.metrics import PairedDifference, metrics_with_intervals, paired_difference
 from natix_roadwork.runs import RunResult, interval_text, read_result
@@ -25,13 +26,11 @@ COMMANDS = {
     "adapters": "recipes/finetune_folds.py",
     "ensemble": "recipes/ensemble.py",
     "tta": "recipes/tta.py",
-    "report": "recipes/report.py",
 }
 # Where another recipe's `details` hold the MCC with its component minus that without.
 DIFFERENCES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "adapters": lambda details: details["difference_to_base"]["mcc"],
     "ensemble": lambda details: details["difference_to_best_member"][details["ensemble"]["method"]],
-    "tta": lambda details: _of_mode(details["modes"], details["aggregation"]["mode"]),
 }
 Trainings = Sequence[Predictions]
 
@@ -44,7 +43,8 @@ def metrics_of(trainings: Trainings, seed: int = 0) -> dict[str, dict[str, float
         seed: Seed of the bootstrap.
     """
     labels, groups, probabilities = _pooled(trainings)
-    return metrics_with_intervals(labels, probabilities, groups=groups, seed=seed)
+    found = metrics_with_intervals(labels, probabilities, groups=groups, seed=seed)
+    return widen_metrics(found, fold_widening(trainings[0].folds))
 
 
 def difference_of(first: Trainings, second: Trainings, seed: int = 0, metric: str = "mcc") -> PairedDifference:
@@ -54,7 +54,7 @@ def difference_of(first: Trainings, second: Trainings, seed: int = 0, metric: st
     trainings are drawn together. The trainings' part is s / sqrt(S) with the deviation s of the S differences by seed. Their
     squares are added as if they were independent, and the interval grows on both sides as a normal one would. The
     bootstrap holds some of the seeds' noise already, so the sum errs to the wide side. With one training it is the
-    photos' part alone.
+    photos' part alone, which is widened for the folds (`data/fold_intervals.py`).
 
     Args:
         first: Predictions of the same photos, one for each seed.
@@ -65,6 +65,7 @@ def difference_of(first: Trainings, second: Trainings, seed: int = 0, metric: st
     labels, groups, ours = _pooled(first)
     theirs = _pooled(second)[2]
     found = paired_difference(labels, ours, theirs, groups=groups, metric=metric, seed=seed)
+    found = widen_difference(found, fold_widening(first[0].folds))
     if len(first) == 1:
         return found
     by_seed = [
@@ -138,6 +139,8 @@ def elsewhere_line(row: AblationRow, path: str | None) -> dict[str, Any]:
     Raises:
         ValueError: If the file is no result.
     """
+    if row.name == "report":
+        return unmeasured_line(row, "a page for people, by recipes/report.py: it decides nothing, so there is no gain")
     if path is None:
         again = f"""--more_results '{{"{row.name}": "<its result.json>"}}'"""
         first = (
@@ -158,11 +161,6 @@ def elsewhere_line(row: AblationRow, path: str | None) -> dict[str, Any]:
     error = (difference["high"] - difference["low"]) / (2 * NORMAL_95)
     difference = {"standard_error": error} | difference
     return line | {"difference": difference, "verdict": verdict_of(difference)}
-
-
-def _of_mode(modes: Sequence[Mapping[str, Any]], chosen: str) -> dict[str, float]:
-    """Return what the chosen way of test-time augmentation brings over the photos as they are."""
-    return next(row for row in modes if row["mode"] == chosen)["mcc_over_none"]
 
 
 def _line(row: AblationRow) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 # Recipes whose components are measured elsewhere, by the key under which their result is given.
-ELSEWHERE = ("adapters", "ensemble", "masks", "tta", "report")
+ELSEWHERE = ("adapters", "ensemble", "masks", "tta")
 
 
 @dataclass
@@ -20,7 +20,7 @@ class AblationArguments:
         num_seeds: Trainings of each row, with the seeds `seed`, `seed + 1` ...; their spread widens the intervals.
         rows: Names of rows to measure; what they are compared with is measured too. Empty = all.
         skip_pixel_rows: Leave out, by name, the rows whose tokens need another pass of the backbone over all photos.
-        more_results: JSON mapping of adapters, ensemble, masks, tta or report to the `result.json` of that recipe, whose
+        more_results: JSON mapping of adapters, ensemble, masks or tta to the `result.json` of that recipe, whose
             figure the table takes.
     """
 

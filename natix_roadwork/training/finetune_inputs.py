@@ -18,7 +18,7 @@ from natix_roadwork.data.feature_key import FeatureOptions
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.metadata import MetadataInputs
 from natix_roadwork.data.photo_batches import PhotoRows
-from natix_roadwork.data.predictions import LEARNED_FROM
+from natix_roadwork.data.predictions import BASE_LEARNED_FROM, LEARNED_FROM
 from natix_roadwork.model.checkpoint import is_hub_id
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
@@ -104,12 +104,12 @@ def prepare_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments) 
     target = choose_target(loaded, settings.fold_target, settings.use_lockbox)
     _check_splits(base, loaded, target)
     parts = cut_folds(target, settings.num_folds, settings.selection_share, args.seed)
-    record = folds_record(target, parts, base.identity, loaded.fingerprint, args.seed)
-    with args.main_process_first(desc="checking the folds"):  # before the minutes that tokens may take
-        keep_folds(Path(args.output_dir) / FOLDS_NAME, record)
     choice = choose_adapter(base.model, settings.adapter_settings)
     if choice.kind == "qlora":
         quantize_backbone(base.model)
+    record = folds_record(target, parts, base.identity, loaded.fingerprint, args.seed)
+    with args.main_process_first(desc="checking the folds"):  # before the minutes that tokens may take
+        keep_folds(Path(args.output_dir) / FOLDS_NAME, record)
     base.model.to(args.device)
     set_dropout(base.model, settings.dropout)
     rows = _model_inputs(base, target, data, args)
@@ -162,7 +162,7 @@ def _load(data: PretrainArguments, base: TrainedBase, args: RoadworkTrainingArgu
     with args.main_process_first(desc="loading rows"):
         return load_rows(
             data.dataset_name,
-            seed=args.seed if base.result is None else base.result.seed,  # the seed that drew the base's dev rows
+            seed=_split_seed(data, base, args),
             dev_share=data.dev_share,
             max_megapixels=data.max_megapixels,
             verify_images=data.verify_images,
@@ -173,9 +173,26 @@ def _load(data: PretrainArguments, base: TrainedBase, args: RoadworkTrainingArgu
         )
 
 
+def _split_seed(data: PretrainArguments, base: TrainedBase, args: RoadworkTrainingArguments) -> int:
+    """Return the seed that drew the base's dev rows."""
+    if data.split_seed is not None:
+        return data.split_seed
+    return args.seed if base.result is None else base.result.seed
+
+
 def _check_splits(base: TrainedBase, loaded: LoadedRows, target: FoldTarget) -> None:
-    """Refuse a dev or test that is not the one the base was trained beside: some of its rows may have trained it."""
-    if base.result is None or target.name not in OWN_SPLITS:
+    """Refuse a dev or test that is not the one the base was trained beside: some of its rows may have trained it.
+
+    A target set of its own must not be the base's data under its name: its train rows would count as unseen.
+    """
+    if base.result is None:
+        return
+    if target.name not in OWN_SPLITS:
+        if base.result.data.get("fingerprint") == loaded.fingerprint:
+            raise ValueError(
+                f"fold_target={target.name!r} holds the rows that the base {base.identity.name!r} was trained on; give "
+                "dev or test for one of its splits, or another data set"
+            )
         return
     expected = base.result.details.get("splits", {}).get("sha256")
     if expected is not None and expected != loaded.manifest.sha256:
@@ -247,9 +264,11 @@ def _warnings(base: TrainedBase, loaded: LoadedRows, target: FoldTarget, parts: 
 
 
 def fold_record(inputs: FinetuneInputs) -> dict[str, Any]:
-    """Return what a predictions file says of its member."""
+    """Return what a predictions file says of its member; of another data set, the base has seen no split."""
+    taught = inputs.base.learned_from or list(LIKELY_LEARNED_FROM)
     return {
-        LEARNED_FROM: inputs.base.learned_from or list(LIKELY_LEARNED_FROM),
+        LEARNED_FROM: taught,
+        BASE_LEARNED_FROM: taught if inputs.target.name in OWN_SPLITS else [],
         "base": dataclasses.asdict(inputs.base.identity),
         "fold_target": inputs.target.name if inputs.target.name in OWN_SPLITS else "a target set of its own",
         "label": TRANSDUCTIVE if inputs.target.transductive else "",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging
 
+from natix_roadwork.data.fold_intervals import fold_widening, widen_difference, widen_metrics
 from natix_roadwork.data.predictions import Predictions, write_predictions
 from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.model.fast_attention import fast_attention
@@ -21,7 +22,7 @@ from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.finetune_inputs import FinetuneInputs, fold_record, prepare_folds
 from natix_roadwork.training.fold_predictions import predict
 from natix_roadwork.training.fold_targets import FOLDS_NAME, OWN_SPLITS, TRANSDUCTIVE
-from natix_roadwork.training.fold_training import FoldOutcome, keep_settings, train_fold
+from natix_roadwork.training.fold_training import FoldOutcome, check_settings, keep_settings, train_fold
 
 
 logger = logging.get_logger(__name__)
@@ -53,12 +54,15 @@ def finetune_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments)
             f"resume_from_checkpoint={args.resume_from_checkpoint!r} names one checkpoint, but each fold has its own; a "
             "run that was stopped goes on by --existing_run resume"
         )
-    output, config = Path(args.output_dir), dataclasses.asdict(settings) | args.to_dict()
+    output = Path(args.output_dir)
+    config = dataclasses.asdict(settings) | args.to_dict() | {"world_size": args.world_size}
     with RunRecorder(config, args.seed) as recorder, fast_attention(args.fast_attention):
         _prepare_output(output, settings.existing_run, args)
-        with args.main_process_first(desc="checking the settings"):
-            keep_settings(output / WORK, config)
+        args.distributed_state.wait_for_everyone()  # before a process writes what another takes for an earlier run's
+        check_settings(output / WORK, config)
         inputs = prepare_folds(settings, args)
+        with args.main_process_first(desc="keeping the settings"):
+            keep_settings(output / WORK, config)
         _say_what_comes(inputs)
         member = f"{inputs.base.identity.name}/{inputs.choice.kind}"
         base = predict(inputs.base.model, inputs, np.arange(len(inputs.target.rows)), args, inputs.base.identity.name)
@@ -151,14 +155,20 @@ def _record(
 
 
 def _metrics(predictions: Predictions, seed: int) -> dict[str, dict[str, float | None]]:
-    return metrics_with_intervals(predictions.labels, predictions.probabilities, groups=predictions.groups, seed=seed)
+    found = metrics_with_intervals(predictions.labels, predictions.probabilities, groups=predictions.groups, seed=seed)
+    return widen_metrics(found, fold_widening(predictions.folds))
 
 
 def _differences(oof: Predictions, base: Predictions, seed: int) -> dict[str, Any]:
-    """Out-of-fold minus base on the same rows, paired, whole groups drawn together."""
+    """Out-of-fold minus base on the same rows, paired, whole groups drawn together; intervals widened for the folds."""
     both = oof.probabilities, base.probabilities
     return {
-        metric: dataclasses.asdict(paired_difference(oof.labels, *both, groups=oof.groups, metric=metric, seed=seed))
+        metric: dataclasses.asdict(
+            widen_difference(
+                paired_difference(oof.labels, *both, groups=oof.groups, metric=metric, seed=seed),
+                fold_widening(oof.folds),
+            )
+        )
         for metric in COMPARED
     }
 

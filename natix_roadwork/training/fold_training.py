@@ -51,18 +51,21 @@ class FoldOutcome:
 
 
 def keep_settings(folder: Path, config: dict[str, Any]) -> None:
-    """Write a run's settings, or compare with those that its finished folds were trained by.
+    """Write a run's settings, for `check_settings` of its continuation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / SETTINGS_NAME, (json.dumps(_kept(config), indent=1) + "\n").encode())
+
+
+def check_settings(folder: Path, config: dict[str, Any]) -> None:
+    """Compare with the settings that the finished folds in a folder were trained by, where there are some.
 
     Raises:
         ValueError: If they differ; each is named.
     """
     path = folder / SETTINGS_NAME
-    now = json.loads(json.dumps({key: config[key] for key in sorted(config) if not _is_free(key)}, default=str))
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(now, indent=1) + "\n").encode())
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    now, there = _kept(config), json.loads(path.read_text(encoding="utf-8"))
     differing = [
         f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
         for key in sorted(there.keys() | now.keys())
@@ -73,6 +76,11 @@ def keep_settings(folder: Path, config: dict[str, Any]) -> None:
             f"the folds in {folder} were trained by other settings ({'; '.join(differing)}); give the same, start anew with "
             "--existing_run overwrite, or choose another --output_dir"
         )
+
+
+def _kept(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings that decide what comes out, as JSON values."""
+    return json.loads(json.dumps({key: config[key] for key in sorted(config) if not _is_free(key)}, default=str))
 
 
 def _is_free(key: str) -> bool:

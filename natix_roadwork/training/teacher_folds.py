@@ -17,6 +17,7 @@ from transformers import set_seed
 from transformers.utils import CONFIG_NAME, logging
 
 from natix_roadwork.data.feature_rows import FeatureRows
+from natix_roadwork.data.fold_intervals import fold_widening, widen_metrics
 from natix_roadwork.data.predictions import LEARNED_FROM, NOT_OUT_OF_FOLD, ORIGINAL, Predictions, write_predictions
 from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
@@ -114,9 +115,8 @@ def teach_folds(settings: TeacherFoldsArguments, args: RoadworkTrainingArguments
         recorder.data = loaded.as_dict()
         for split in ("train", "dev"):
             part = found.select(found.splits == split)
-            recorder.metrics[split] = metrics_with_intervals(
-                part.labels, part.probabilities, groups=part.groups, seed=args.seed
-            )
+            scores = metrics_with_intervals(part.labels, part.probabilities, groups=part.groups, seed=args.seed)
+            recorder.metrics[split] = widen_metrics(scores, fold_widening(part.folds))
         recorder.warnings += warnings_about(loaded)
         if settings.gps_sampling != "off":
             recorder.warnings.append(

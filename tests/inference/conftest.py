@@ -32,13 +32,20 @@ def member(rows: Dataset) -> Predictions:
 
 @pytest.fixture(scope="session")
 def run_result() -> RunResult:
-    """The record of a run with a baseline, an ablation and a warning that wants to be escaped."""
+    """The record of a run with a baseline and a warning that wants to be escaped."""
     half = {"value": 0.5, "low": 0.25, "high": 0.75}
     with RunRecorder({}, seed=0) as recorder:
         recorder.baselines = {"knn": {"dev": {"mcc": half, "accuracy": half}, "test": {"mcc": half}}}
-        recorder.details = {"ablation": {"no pruning": {"mcc": half, "seconds": 3.0}}}
         recorder.warnings = ["a stand-in <script>"]
         return recorder.result()
+
+
+def line_of(name: str, against: str | None) -> dict[str, object]:
+    """A row of `details.ablation`, as `recipes/ablate.py` writes it."""
+    half = {"value": 0.5, "low": 0.25, "high": 0.75}
+    words = {"name": name, "component": "3 view pruning", "text": "keep_views 8 -> 12", "note": "", "against": against}
+    gain = half | {"value": 0.125, "standard_error": 0.1} if against else None
+    return words | {"mcc": half, "difference": gain, "difference_of": None, "verdict": "gains" if against else ""}
 
 
 def save_model(folder: Path, **settings: object) -> Path:
@@ -72,6 +79,7 @@ def report(member: Predictions, rows: Dataset, run_result: RunResult, saved_mode
         rows,
         dataset_name="d",
         result=run_result,
+        ablation=[line_of("default", None), line_of("without_pruning", "default")],
         model=str(saved_model),
         worst_rows=6,
         progress=False,

@@ -12,6 +12,7 @@ from natix_roadwork.data.predictions import read_predictions, write_predictions
 from natix_roadwork.inference.ensemble import Ensemble
 from natix_roadwork.inference.ensemble_report import EnsembleArguments
 from natix_roadwork.runs import compare_results, read_result
+from natix_roadwork.training.members import parse_members
 from natix_roadwork.training.yaml_args import parse_recipe
 from tests.inference.member_rows import changed, members
 
@@ -69,12 +70,25 @@ def test_recipe_scores_saves_and_prints(
     assert json.loads((tmp_path / "one" / "ensemble.json").read_text()) == results[0].details["ensemble"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "ensemble").glob("*.yaml")), ids=lambda path: path.stem)
+RECIPES = sorted((ROOT / "recipes" / "ensemble").glob("*.yaml"))
+LISTS = [path for path in RECIPES if path.stem.endswith("members")]
+
+
+@pytest.mark.parametrize("path", sorted(set(RECIPES) - set(LISTS)), ids=lambda path: path.stem)
 def test_variants_parse(path: Path) -> None:
-    if path.stem == "members":  # which models there are, of recipes/pretrain_members.py
-        return
     (arguments,) = parse_recipe(["--config", str(path)], [EnsembleArguments])
     assert len(arguments.predictions) == 6 and arguments.output_dir.startswith("runs/")
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
+def test_lists_of_members_parse(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ensemble's files are named by the members of the list beside it."""
+    monkeypatch.chdir(ROOT)
+    _, members = parse_members(["--config", str(path), "--use_cpu", "true"])
+    combined = path.with_name({"members": "natix.yaml", "quickstart_members": "quickstart.yaml"}[path.stem])
+    (arguments,) = parse_recipe(["--config", str(combined)], [EnsembleArguments])
+    assert [member.name for member in members] == [Path(name).stem for name in arguments.predictions]
+    assert all(member.settings["selection_share"] > 0 for member in members)
 
 
 @pytest.mark.parametrize(

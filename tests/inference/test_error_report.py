@@ -14,7 +14,7 @@ from natix_roadwork.cli import main as command
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.predictions import Predictions, write_predictions
 from natix_roadwork.inference.error_report import ReportData, build_report
-from natix_roadwork.inference.report_page import ablation_table, render
+from natix_roadwork.inference.report_page import render
 from natix_roadwork.inference.report_rows import data_warnings, matching_rows, report_lines, run_warnings
 from natix_roadwork.metrics import binary_metrics
 from natix_roadwork.runs import RunResult, read_result
@@ -104,7 +104,8 @@ def test_page_is_whole_and_needs_nothing_else(page: str, report: ReportData) -> 
 def test_page_says_what_the_figures_are(page: str, report: ReportData) -> None:
     assert f"{report.metrics['mcc']['value']:.3f}" in page and "120 rows of dev" in page
     assert "a stand-in &lt;script&gt;" in page and "<script" not in page
-    assert "knn" in page and "0.50 [0.25, 0.75]" in page and "no pruning" in page
+    assert "knn" in page and "0.50 [0.25, 0.75]" in page
+    assert "without_pruning" in page and "0.12 [0.25, 0.75]" in page and "gains" in page
     assert "hypotheses" in page and "<span>--augmentation heavy</span>" in page
     assert all(f"<code>{row.row_id}</code>" in page for row in report.worst)
 
@@ -146,17 +147,6 @@ def test_rows_without_metadata_have_no_map(member: Predictions, rows: Dataset) -
     report = build_report(member, rows.map(lambda row: nothing), worst_rows=0, progress=False)
     assert report.errors is None and set(report.tables()) == {"brightness"}
     assert 'id="map"' not in render(report)
-
-
-@pytest.mark.parametrize("ablation", ["text", [1, 2]])
-def test_an_ablation_that_is_no_table_is_refused(ablation: object) -> None:
-    with pytest.raises(ValueError, match=r"details\.ablation is a (str|list); expected a list of mappings"):
-        ablation_table(ablation)
-
-
-def test_ablation_columns_are_those_of_all_rows() -> None:
-    found = ablation_table([{"name": "a", "mcc": 0.5}, {"name": "b", "note": "slow"}])
-    assert found == [{"name": "a", "mcc": "0.500", "note": ""}, {"name": "b", "mcc": "", "note": "slow"}]
 
 
 def test_held_out_rows_are_preferred_and_the_rest_is_told(member: Predictions) -> None:
@@ -236,6 +226,7 @@ def test_recipe_and_command_write_the_same_page(
         (["--predictions", "x", "--dataset_name", "y", "--output", "page.txt"], "must be the path of an .html file"),
         (["--predictions", "x", "--dataset_name", "y", "--model_", "z"], "the nearest key is 'model'"),
         (["--predictions", "x", "--dataset_name", "y", "--result", "none.json"], "none.json does not exist"),
+        (["--predictions", "x", "--dataset_name", "y", "--ablation", "none.json"], "none.json does not exist"),
     ],
 )
 def test_wrong_keys_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from natix_roadwork.data.fold_intervals import fold_widening
 from natix_roadwork.data.folds import stratified_group_folds
 from natix_roadwork.inference.ensemble import fit_ensemble
 from natix_roadwork.inference.member_table import member_table
-from natix_roadwork.inference.nested import cross_fitted, fold_widening, score_ensembles
+from natix_roadwork.inference.nested import cross_fitted, score_ensembles
 from natix_roadwork.metrics import metrics_with_intervals
 from tests.inference.honesty import Scores, dishonest, null_scores, shuffled_members
 

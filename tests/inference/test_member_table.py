@@ -8,7 +8,7 @@ from tests.inference.member_rows import changed, fold_numbers, members, predicti
 def test_members_stand_side_by_side_in_the_first_ones_order() -> None:
     first, second = members([1.0, 2.0])
     table = member_table([first, second.select(np.arange(len(second))[::-1])])
-    assert table.names == ("a", "b") and not table.refused
+    assert table.names == ("a", "b") and not table.notes
     np.testing.assert_allclose(table.margins, np.stack([first.margins, second.margins], axis=1))
     np.testing.assert_array_equal(table.pick([1]).margins[:, 0], table.margins[:, 1])
     assert table.take([3, 1]).row_ids.tolist() == first.row_ids[[3, 1]].tolist()
@@ -19,7 +19,7 @@ def test_rows_a_member_has_learned_from_are_left_out_counted_and_named() -> None
     splits = np.where(np.arange(40) < 12, "train", "dev")
     table = member_table([first, changed(second, splits=splits)])
     assert len(table) == 28 and table.row_ids[0] == "dev/0012.jpg"
-    (sentence,) = table.refused
+    (sentence,) = table.notes
     assert sentence.startswith("member 'b' has learned from 12 of its 40 rows, ['dev/0000.jpg',")
 
 
@@ -34,7 +34,7 @@ def test_rows_of_the_test_split_are_left_for_the_final_score() -> None:
     splits = np.where(np.arange(40) < 12, "test", "dev")
     table = member_table([changed(member, splits=splits) for member in members([1.0, 2.0], rows=40)])
     assert len(table) == 28 and table.row_ids[0] == "dev/0012.jpg"
-    assert table.refused == ("12 rows of the split 'test' are left for the final score of what is fitted here",)
+    assert table.notes == ("12 rows of the split 'test' are left for the final score of what is fitted here",)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_record_says_what_decides_the_answers(settings: Build) -> None:
 def test_learned_from_is_the_training_s_own_word_on_its_own_rows(settings: Build, tmp_path: Path) -> None:
     asked = settings()
     assert any("has no result.json" in text for text in predict(asked).warnings)
-    assert read_predictions(asked.path).record["learned_from"] == ["train", "dev"]
+    assert read_predictions(asked.path).record["learned_from"] == ["train", "dev", "test"]
     asked = settings(existing_run="overwrite")
     record_training(tmp_path / "model", tmp_path / "photos", ["train"])
     warnings = predict(asked).warnings

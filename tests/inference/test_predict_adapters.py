@@ -77,7 +77,7 @@ def test_rows_the_adapters_learned_from_are_not_held_out(settings: Build, tmp_pa
 def test_adapters_of_another_base_or_in_the_backbone_are_refused(settings: Build, tmp_path: Path) -> None:
     asked = settings(output_dir=str(tmp_path / "plain"))
     inside = write_folds(asked.model, tmp_path / "inside" / "adapters", backbone_blocks=1)
-    with pytest.raises(ValueError, match=r"adapters=.*change the backbone.*merged_soup"):
+    with pytest.raises(ValueError, match=r"adapters=.*change the backbone.*soup"):
         predict(settings(output_dir=str(tmp_path / "run"), adapters=str(inside)))
     other = write_folds(asked.model, tmp_path / "other" / "adapters")
     record = json.loads((other / "fold1" / "base.json").read_text()) | {"sha256": "0" * 64}

@@ -124,9 +124,8 @@ def test_figures_of_other_recipes_are_taken_from_their_result(tmp_path: Path) ->
         assert elsewhere_line(tta, str(path))["mcc"] == interval
         assert "holds no difference" in elsewhere_line(tta, str(path))["note"]
         difference = {"value": 0.02, "low": -0.01, "high": 0.05, "standard_error": 0.015}
-        recorder.details = {"difference": difference, "difference_to_base": {"mcc": difference | {"value": -0.02}}}
-        modes = [{"mode": "mean", "mcc_over_none": {"value": 0.02, "low": 0.005, "high": 0.035}}]
-        recorder.details |= {"modes": modes, "aggregation": {"mode": "mean"}}
+        recorder.details = {"difference": {"value": 0.02, "low": 0.005, "high": 0.035}}
+        recorder.details |= {"difference_to_base": {"mcc": difference | {"value": -0.02}}}
         recorder.details |= {"ensemble": {"method": "mean"}, "difference_to_best_member": {"mean": difference}}
         path = str(recorder.write(tmp_path / "paired"))
     lines = [elsewhere_line(row, path) for row in (tta, adapters, ensemble)]
@@ -134,3 +133,18 @@ def test_figures_of_other_recipes_are_taken_from_their_result(tmp_path: Path) ->
     assert lines[0]["difference"]["standard_error"] == pytest.approx(0.03 / 3.92)
     with pytest.raises(ValueError, match=r"absent\.json does not exist"):
         elsewhere_line(tta, str(tmp_path / "absent.json"))
+
+
+def test_the_report_has_no_gain_to_measure() -> None:
+    line = elsewhere_line(AblationRow("report", "20 error report", "x", against=None, kind="elsewhere"), None)
+    assert "no gain" in line["note"] and line["difference"] is None
+
+
+def test_differences_of_rows_out_of_fold_are_widened() -> None:
+    a, b = (
+        dataclasses.replace(one, folds=np.arange(len(one)) % 5) for one in (training("a", 6, 1), training("b", 15, 2))
+    )
+    plain = paired_difference(LABELS, a.probabilities, b.probabilities, groups=a.groups, seed=7)
+    found = difference_of([a], [b], seed=7)
+    assert found.standard_error == pytest.approx(1.5 * plain.standard_error)
+    assert found.high - found.value == pytest.approx(1.5 * (plain.high - plain.value))

@@ -1,9 +1,10 @@
 """The fold recipe as a whole, at tiny size: files, honesty of the figures, bad input, going on."""
 
+import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.metrics import binary_metrics, mcc
-from natix_roadwork.runs import RunResult, write_result
+from natix_roadwork.runs import RunResult
 from natix_roadwork.training import finetune_inputs, fold_training
 from natix_roadwork.training.adapter_files import identify, load_adapters
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
@@ -50,20 +51,6 @@ def finished(base: Path) -> Iterator[tuple[Path, RunResult]]:
     torch.set_num_threads(1)
     folder = base.parent / "finished"
     yield folder, run_folds(base, folder, train_classifier="true")
-
-
-@pytest.fixture
-def record_of(base: Path) -> Iterator[Callable[..., None]]:
-    """Changes what the base says of itself, and puts it back."""
-    path, kept = base / "result.json", (base / "result.json").read_text()
-
-    def change(**details: object) -> None:
-        values = json.loads(kept)
-        values["details"] = {k: v for k, v in (values["details"] | details).items() if v is not None}
-        write_result(path, RunResult(**values))
-
-    yield change
-    path.write_text(kept)
 
 
 def test_every_row_is_predicted_once_by_a_model_that_never_saw_its_group(finished: tuple[Path, RunResult]) -> None:
@@ -245,21 +232,19 @@ def test_another_data_set_as_target(base: Path, tmp_path: Path) -> None:
     assert any("photos of the target set is not checked" in text for text in result.warnings)
 
 
-def test_base_that_chose_its_epoch_on_dev_makes_optimistic_figures(
-    base: Path, tmp_path: Path, record_of: Callable[..., None]
-) -> None:
-    for learned_from, message in ((["train", "dev"], "chose its epoch on dev"), (None, "does not say which splits")):
-        record_of(learned_from=learned_from)
-        settings, args = parse_recipe(fold_command(base, tmp_path), (FinetuneArguments, RoadworkTrainingArguments))
-        inputs = prepare_folds(settings, args)
-        (text,) = (text for text in inputs.warnings if "optimistic" in text)
-        assert message in text
+def test_rows_that_taught_the_base_are_not_held_out_by_being_out_of_fold(finished: tuple[Path, RunResult]) -> None:
+    oof = read_predictions(finished[0] / "oof.arrow")
+    assert oof.record["base_learned_from"] == ["train"] and oof.held_out.all()
+    taught = dataclasses.replace(
+        oof, record=oof.record | {"base_learned_from": ["train", "dev"]} | {"learned_from": ["dev"]}
+    )
+    assert not taught.held_out.any()
 
 
-def test_splits_of_another_cut_are_refused(base: Path, tmp_path: Path, record_of: Callable[..., None]) -> None:
-    record_of(splits={"sha256": "0" * 64})
-    with pytest.raises(ValueError, match=r"may have learned from these very rows; give the data it was trained on"):
-        run_folds(base, tmp_path)
+def test_a_wrong_setting_leaves_nothing_that_blocks_the_right_one(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be cut into"):
+        run_folds(base, tmp_path / "out", num_folds=13)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
