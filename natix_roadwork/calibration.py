@@ -205,6 +205,27 @@ def fold_into_classifier(model: nn.Module, scale: float, offset: float) -> None:
         layer.bias.mul_(mapping.scale).add_(shift)
 
 
+@torch.no_grad()
+def anchor_none(model: nn.Module) -> None:
+    """Change the last layer in place so that the logit of None is 0 and that of Roadwork is the margin.
+
+    The softmax stays as it is, and the sigmoid of Roadwork's logit alone becomes equal to it. That is what the
+    image-classification pipeline of transformers 4.45.2, which the stock miner pins, answers for a model whose
+    `problem_type` is `single_label_classification`: its branches for softmax and sigmoid are interchanged.
+
+    Args:
+        model: As for `decision_layer`.
+
+    Raises:
+        ValueError: As `decision_layer`.
+    """
+    layer = decision_layer(model)
+    for weight in (layer.weight, layer.bias):
+        if weight is not None:
+            weight[1] -= weight[0]
+            weight[0] = 0.0
+
+
 def decision_layer(model: nn.Module) -> nn.Linear:
     """Return the linear layer that makes the two logits (None, Roadwork) of a model's feature.
 

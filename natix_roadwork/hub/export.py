@@ -4,6 +4,7 @@ In come a model and its image processor; out goes a folder of `config.json`, `mo
 `preprocessor_config.json`, `model_card.json`, `README.md`, and the miner's `ViT_roadwork.yaml` and `miner.env`.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -20,9 +21,10 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, ViTImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
+from natix_roadwork.calibration import anchor_none
 from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.subnet.challenge import VIEW_SIDE
-from natix_roadwork.training.distillation_student import LABELS, MODERN, check_profile, label_settings, vit_processor
+from natix_roadwork.training.distillation_student import LABELS, check_profile, label_settings, vit_processor
 
 
 PROCESSOR_TYPE = "ViTImageProcessor"
@@ -75,8 +77,10 @@ def export_lite(
 ) -> Path:
     """Write the folder, whole or not at all, and read it back to compare.
 
+    The model's probabilities are kept; its logit of None is made 0 (`calibration.anchor_none` says why).
+
     Args:
-        model: Two labels, stock architecture; its threshold at 0.5 (`training/distillation_training.py` does that).
+        model: Two labels, stock architecture, not changed; its threshold at 0.5 (`training/distillation_training.py` does that).
         processor: The one it was trained with.
         folder: Must not exist yet.
         card: What the card says.
@@ -90,7 +94,8 @@ def export_lite(
     if folder.exists():
         raise ValueError(f"{folder} exists already; delete it or choose another folder")
     _check_model(model, profile)
-    plain = as_vit_processor(processor)
+    plain, model = as_vit_processor(processor), copy.deepcopy(model).float().cpu().eval()
+    anchor_none(model)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -195,13 +200,10 @@ def _compare(folder: Path, model: PreTrainedModel, processor: ViTImageProcessor)
         raise ValueError(f"written, the model has labels {read.config.id2label} and a {type(again).__name__}")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
     pixels = [one(images=picture, return_tensors="pt")["pixel_values"] for one in (processor, again)]
-    answers = [one(pixel_values=pixels[0]).logits.float() for one in (model.float().cpu().eval(), read)]
+    answers = [one(pixel_values=pixels[0]).logits for one in (model, read)]
     if not torch.equal(*pixels) or not torch.allclose(*answers, atol=1e-5):
         raise ValueError(f"written to {folder} and read back, the model answers {answers[1]} and not {answers[0]}")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
-
-
-__all__ = ["MODERN", "LiteCard", "as_vit_processor", "card_fields", "export_lite", "processor_settings"]

@@ -78,6 +78,18 @@ def test_card_and_miner_files(tmp_path: Path) -> None:
     )
 
 
+def test_sigmoid_of_one_logit_is_the_softmax_of_both(tmp_path: Path) -> None:
+    """transformers 4.45.2 answers the former for single_label_classification, newer ones the latter."""
+    before = tiny_student()
+    read = AutoModelForImageClassification.from_pretrained(write(tmp_path / "lite", model=before)).eval()
+    pixels = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted, logits = before(pixel_values=pixels).logits.softmax(-1)[:, 1], read(pixel_values=pixels).logits
+    torch.testing.assert_close(logits[:, 1].sigmoid(), wanted)
+    torch.testing.assert_close(logits.softmax(-1)[:, 1], wanted)
+    assert before.classifier.weight[0].abs().sum() > 0  # the student itself is left as it was
+
+
 READ = """
 import sys
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
