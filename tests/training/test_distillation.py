@@ -10,12 +10,14 @@ import torch
 from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.runs import RunResult, read_result
 from natix_roadwork.training import distillation
+from natix_roadwork.training.arguments import RoadworkTrainingArguments
 from natix_roadwork.training.distillation import distill
 from natix_roadwork.training.distillation_arguments import DistillArguments, DistillTrainingArguments
+from natix_roadwork.training.teacher_folds import TeacherFoldsArguments
 from natix_roadwork.training.yaml_args import parse_recipe
 from tests.inference.member_rows import members
 from tests.recipe_photos import write_photos
-from tests.student_runs import ROWS, distill_command, recipe, teacher_file
+from tests.student_runs import ROOT, ROWS, distill_command, recipe, teacher_file
 
 
 KINDS = (DistillArguments, DistillTrainingArguments)
@@ -158,3 +160,35 @@ def test_table_says_what_came_out(finished: tuple[Path, RunResult]) -> None:
     text = distillation.distillation_table(finished[1], finished[0])
     for word in ("student", "without teacher", "teacher", "regime A", "regime C (photo)", "32 of 32 train rows"):
         assert word in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "distill").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_variant_parses_and_is_three_commented_blocks(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert [line for line in lines if line in ("# Model", "# Data", "# Training")] == [
+        "# Model",
+        "# Data",
+        "# Training",
+    ]
+    training = [line.split(":")[0] for line in lines[lines.index("# Training") :] if line and not line.startswith("#")]
+    assert training == sorted(training)
+    if path.stem != "defaults":
+        settings, args = parse_recipe(["--config", str(path), "--use_cpu", "true"], KINDS)
+        assert settings.predictions and args.output_dir.startswith("runs/")
+        assert (settings.profile == "modern") == ("timm" in settings.student_id or "embedded" in settings.student_id)
+
+
+def test_natix_students_share_the_dev_rows_of_their_teacher() -> None:
+    recipe_of = {"stock_vit": "model_1_baseline", "modern_timm": "model_1_baseline", "quickstart": "quickstart"}
+    for name, trained in recipe_of.items():
+        student, args = parse_recipe(
+            ["--config", str(ROOT / "recipes" / "distill" / f"{name}.yaml"), "--use_cpu", "true"], KINDS
+        )
+        full, full_args = parse_recipe(
+            ["--config", str(ROOT / "recipes" / "pretrain" / f"{trained}.yaml"), "--use_cpu", "true"],
+            (TeacherFoldsArguments, RoadworkTrainingArguments),
+        )
+        keys = ("dataset_name", "dev_share", "consistency_filter", "near_duplicates", "max_megapixels", "groups_file")
+        assert [getattr(student, key) for key in keys] == [getattr(full, key) for key in keys]
+        seeds = [own.split_seed or training.seed for own, training in ((student, args), (full, full_args))]
+        assert seeds[0] == seeds[1]
