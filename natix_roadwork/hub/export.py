@@ -20,12 +20,21 @@ import yaml
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, ViTImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import logging
 
 from natix_roadwork.calibration import anchor_none
 from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.subnet.challenge import VIEW_SIDE
-from natix_roadwork.training.distillation_student import LABELS, check_profile, label_settings, vit_processor
+from natix_roadwork.training.distillation_student import (
+    LABELS,
+    STOCK_MODEL_TYPES,
+    check_profile,
+    label_settings,
+    vit_processor,
+)
 
+
+logger = logging.get_logger(__name__)
 
 PROCESSOR_TYPE = "ViTImageProcessor"
 DETECTOR_FILE = "ViT_roadwork.yaml"
@@ -163,6 +172,10 @@ def card_fields(card: LiteCard) -> dict[str, Any]:
 
 def _check_model(model: PreTrainedModel, profile: str) -> None:
     check_profile(model.config.model_type, profile)
+    if model.config.model_type not in STOCK_MODEL_TYPES:
+        logger.warning(
+            f"The stock miner's transformers 4.45.2 cannot load model_type={model.config.model_type!r}; readers need a newer one."
+        )
     if model.config.num_labels != len(LABELS):
         raise ValueError(f"num_labels={model.config.num_labels}; a lite model has two, {LABELS}")
     if getattr(model.config, "auto_map", None):

@@ -117,7 +117,9 @@ def test_a_reader_without_our_package_gets_the_same_answer(tmp_path: Path) -> No
     assert float(none) == pytest.approx(expected[0].item(), abs=1e-6) and processor == "ViTImageProcessor"
 
 
-def test_timm_student_keeps_the_processor_it_was_trained_with(tmp_path: Path) -> None:
+def test_timm_student_keeps_the_processor_it_was_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("natix_roadwork.hub.export.logger.warning", told.append)
     from transformers import TimmWrapperConfig
 
     from natix_roadwork.training.distillation_student import label_settings
@@ -133,6 +135,7 @@ def test_timm_student_keeps_the_processor_it_was_trained_with(tmp_path: Path) ->
     model = AutoModelForImageClassification.from_config(config).eval()
     processor = vit_processor([0.1] * 3, [0.2] * 3, 3)
     folder = write(tmp_path / "lite", model=model, processor=processor, profile="modern")
+    assert "4.45.2 cannot load model_type='timm_wrapper'" in told[0]
     read = AutoImageProcessor.from_pretrained(folder)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 320, 3), dtype=np.uint8))
     pixels = [one(images=picture, return_tensors="pt")["pixel_values"] for one in (read, processor)]
