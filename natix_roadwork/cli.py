@@ -1,10 +1,11 @@
-"""The command `natix-roadwork`: look at the machine, draw the embedded scenes, report errors, run a recorded run again.
+"""The command `natix-roadwork`: look at the machine, draw scenes, report errors, check and publish models, replay a run.
 
-Exit codes: 0 as asked; 1 the answer is no (something required is missing, a replay gave other numbers); 2 the command
-or its files are wrong, said in one line.
+Exit codes: 0 as asked; 1 the answer is no (something required is missing, a replay gave other numbers, a stock miner
+would not score, a published model is not what was trained); 2 the command or its files are wrong, said in one line.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args, args.keys = parser.parse_known_args(argv)
-    if args.keys and args.run is not _report:
+    if args.keys and args.run not in (_report, _publish):
         parser.error(f"unrecognized arguments: {' '.join(args.keys)}")
     try:
         return args.run(args)
@@ -39,7 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_env(commands)
     _add_scenes(commands)
     _add_report(commands)
+    _add_publish(commands)
+    _add_card(commands)
     _add_replay(commands)
+    _add_check(commands)
     return parser
 
 
@@ -77,12 +81,47 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_report)
 
 
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "publish",
+        help="score the lockbox once, push a model and load it back; keys as of recipes/publish.py",
+        usage="%(prog)s [--config YAML] --model FOLDER (--repo_id OWNER/NAME | --folder FOLDER) [--key value ...]",
+        description="Takes the keys of recipes/publish.py: the fields of PublishArguments, in a YAML file or one by one.",
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=_publish)
+
+
+def _add_card(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("card", help="render the cards of a published model again, from its result.json")
+    command.add_argument("result", metavar="RESULT_JSON", help="the record beside a published model")
+    command.add_argument("folder", help="where README.md and model_card.json go")
+    command.set_defaults(run=_card)
+
+
 def _add_replay(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("replay", help="run the command of a result.json again and compare the numbers")
     command.add_argument("result", metavar="RESULT_JSON", help="the record of the earlier run")
     command.add_argument("--output-dir", "--output_dir", help="folder of the new run (the earlier one's with -replay)")
     command.add_argument("--tolerance", type=float, default=1e-6, help="what still counts as equal (%(default)s)")
     command.set_defaults(run=_replay)
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "check", help="whether a stock miner of the subnet would score with a model's folder"
+    )
+    command.add_argument("folder", help="a saved model with its image processor")
+    command.add_argument(
+        "--profile",
+        choices=("stock-4.45", "modern"),
+        default="stock-4.45",
+        help="the miner's transformers: 4.45.2 as pinned, or newer (%(default)s)",
+    )
+    command.add_argument("--photos", metavar="FOLDER", help="street photos to ask about (drawn scenes and noise)")
+    command.add_argument("--repo-id", "--repo_id", help="also check the name of the Hub repository")
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command.set_defaults(run=_check)
 
 
 def _env(args: argparse.Namespace) -> int:
@@ -128,6 +167,26 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _publish(args: argparse.Namespace) -> int:
+    from natix_roadwork.hub.publish import publish, publish_summary
+    from natix_roadwork.hub.publish_arguments import PublishArguments
+    from natix_roadwork.training.yaml_args import parse_recipe
+
+    (arguments,) = parse_recipe(args.keys, [PublishArguments])
+    done = publish(arguments)
+    print(publish_summary(done, arguments))
+    return NO if done.differences else 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    from natix_roadwork.hub.cards import write_cards
+    from natix_roadwork.runs import read_result
+
+    write_cards(args.folder, read_result(args.result))
+    print(f"the cards of {args.result} lie in {args.folder}")
+    return 0
+
+
 def _replay(args: argparse.Namespace) -> int:
     report = replay(args.result, args.output_dir, args.tolerance)
     for warning in report.warnings:
@@ -139,3 +198,11 @@ def _replay(args: argparse.Namespace) -> int:
         return NO
     print(f"every metric and baseline is the same within {args.tolerance:g}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from natix_roadwork.hub.check import check_folder
+
+    report = check_folder(args.folder, args.profile, args.photos, args.repo_id)
+    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if args.json else report.text())
+    return 0 if report.scores else NO

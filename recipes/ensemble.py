@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from natix_roadwork.data.predictions import read_predictions
-from natix_roadwork.inference.ensemble import ENSEMBLE_NAME, fit_ensemble
+from natix_roadwork.inference.ensemble import ENSEMBLE_NAME, fit_ensemble, splits_of
 from natix_roadwork.inference.ensemble_report import EnsembleArguments, data_of, details_of, metrics_of, summary
 from natix_roadwork.inference.member_table import member_table
 from natix_roadwork.inference.nested import gains_of_members, score_ensembles
@@ -24,12 +24,18 @@ def main(argv: list[str]) -> None:
     """Parse the arguments, score, fit and save the ensemble, record the run and print the table."""
     (arguments,) = parse_recipe(argv, [EnsembleArguments])
     with RunRecorder(asdict(arguments), seed=arguments.seed) as recorder:
-        table = member_table([read_predictions(path) for path in arguments.predictions])
+        members = [read_predictions(path) for path in arguments.predictions]
+        table = member_table(members)
         settings = (arguments.num_folds, arguments.target_prior, arguments.seed, arguments.num_samples)
         scores = score_ensembles(table, arguments.methods, *settings)
         gains = gains_of_members(table, arguments.methods[0], *settings)
         ensemble = fit_ensemble(
-            table, arguments.methods[0], arguments.target_prior, arguments.seed, with_bootstrap=True
+            table,
+            arguments.methods[0],
+            arguments.target_prior,
+            arguments.seed,
+            with_bootstrap=True,
+            fitted_on=splits_of(table, members),
         )
         ensemble.save(Path(arguments.output_dir) / ENSEMBLE_NAME)
         recorder.data = data_of(table)

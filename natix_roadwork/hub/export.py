@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from transformers.utils import logging
 
 from natix_roadwork.calibration import anchor_none
 from natix_roadwork.data.feature_shards import write_whole
+from natix_roadwork.hub.model_card_json import MODEL_CARD_NAME
+from natix_roadwork.hub.model_card_json import write as write_model_card
 from natix_roadwork.subnet.challenge import VIEW_SIDE
 from natix_roadwork.training.distillation_student import (
     LABELS,
@@ -70,7 +71,7 @@ class LiteCard:
         model_name: Its name.
         description: One or two sentences.
         version: X.Y.Z.
-        submitted_by: Hotkey of the wallet that submits it; may be empty until then.
+        submitted_by: Hotkey of the wallet that submits it; empty = no `model_card.json` yet.
         repo_id: Hub id it will be published under.
     """
 
@@ -159,17 +160,6 @@ def processor_settings(processor: ViTImageProcessor) -> dict[str, Any]:
     }
 
 
-def card_fields(card: LiteCard) -> dict[str, Any]:
-    """Return the fields of the subnet's `model_card.json`, submitted now."""
-    return {
-        "model_name": card.model_name,
-        "description": card.description,
-        "version": card.version,
-        "submitted_by": card.submitted_by,
-        "submission_time": int(time.time()),
-    }
-
-
 def _check_model(model: PreTrainedModel, profile: str) -> None:
     check_profile(model.config.model_type, profile)
     if model.config.model_type not in STOCK_MODEL_TYPES:
@@ -196,7 +186,7 @@ def _write(folder: Path, model: PreTrainedModel, processor: ViTImageProcessor, c
     config |= {"num_labels": names["num_labels"], "problem_type": "single_label_classification"}
     _write_json(folder / "config.json", config)
     _write_json(folder / "preprocessor_config.json", processor_settings(processor))
-    _write_json(folder / "model_card.json", card_fields(card))
+    _write_card(folder, card)
     readme = _README.format(model_name=card.model_name, description=card.description, repo_id=card.repo_id)
     write_whole(folder / "README.md", readme.encode())
     detector = {"hf_repo": card.repo_id, "config_name": "config.yaml", "weights": "model.safetensors"}
@@ -216,6 +206,17 @@ def _compare(folder: Path, model: PreTrainedModel, processor: ViTImageProcessor)
     answers = [one(pixel_values=pixels[0]).logits for one in (model, read)]
     if not torch.equal(*pixels) or not torch.allclose(*answers, atol=1e-5):
         raise ValueError(f"written to {folder} and read back, the model answers {answers[1]} and not {answers[0]}")
+
+
+def _write_card(folder: Path, card: LiteCard) -> None:
+    """Write `model_card.json`; without a hotkey it would be refused, so it is left to the publishing."""
+    if not card.submitted_by:
+        logger.warning(
+            f"No {MODEL_CARD_NAME} in {folder.name}: submitted_by is empty; publishing writes one with a hotkey."
+        )
+        return
+    known = {"model_name": card.model_name, "description": card.description, "version": card.version}
+    write_model_card(folder, submitted_by=card.submitted_by, **known)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from natix_roadwork.threshold import count_ties, cut_at_half, fit_mcc_cut
 
 
 AS_IT_WAS = "as it was"
+CALIBRATED_FROM = "calibrated_from"  # in the details of a copy's record: of which model, trained by which settings
 HELD_OUT = "held_out"
 SHOWN = ("mcc", "mcc_balanced", "ece")
 
@@ -217,6 +218,6 @@ def _record(
             metric: asdict(paired_difference(*pair, groups=rows.groups, metric=metric, seed=arguments.seed))
             for metric in ("mcc", "mcc_balanced")
         },
-        "calibrated_from": {"model_sha256": member.sha256, RESULT_NAME: trained.config if trained else None},
+        CALIBRATED_FROM: {"model_sha256": member.sha256, RESULT_NAME: trained.config if trained else None},
         LEARNED_FROM: sorted({*taught, *rows.splits.tolist()}),
     }

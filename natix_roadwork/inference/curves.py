@@ -1,6 +1,6 @@
 """How good the probabilities are as numbers, and how the decisions depend on the cut.
 
-In come labels, probabilities and groups; out go the points of the reliability curve, MCC over the cut with its plateau, and
+In come labels, probabilities or margins, and groups; out go the points of the reliability curve, MCC over the cut with its plateau, and
 a test of calibration. `report_charts.py` draws them.
 """
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from natix_roadwork.inference.slice_scores import LEVEL, group_samples, group_sums
-from natix_roadwork.metrics import metrics_with_intervals
+from natix_roadwork.threshold import fit_mcc_cut, mcc_of_cuts
 
 
 NUM_BINS = 10
@@ -42,7 +42,8 @@ class ThresholdCurve:
         at_half: MCC at .5.
         best: Largest MCC.
         standard_error: Grouped bootstrap deviation of the MCC at the best cut.
-        plateau: From where to where the MCC stays within one standard error of the best, the widest such stretch.
+        plateau: From where to where the MCC stays within one standard error of the best, the stretch whose middle
+            `fit_mcc_cut` takes.
     """
 
     cuts: FloatArray
@@ -51,11 +52,6 @@ class ThresholdCurve:
     best: float
     standard_error: float
     plateau: tuple[float, float]
-
-    @property
-    def middle(self) -> float:
-        """The middle of the plateau, a steadier choice than the best cut itself."""
-        return sum(self.plateau) / 2
 
 
 @dataclass(frozen=True)
@@ -102,42 +98,28 @@ def reliability_bins(
     return found
 
 
-def threshold_curve(
-    labels: NDArray[np.int64], probabilities: FloatArray, groups: Groups, seed: int = 0
-) -> ThresholdCurve:
-    """Compute MCC at every cut, and the widest stretch of cuts whose MCC lies within one standard error of the best.
+def threshold_curve(labels: NDArray[np.int64], margins: FloatArray, groups: Groups, seed: int = 0) -> ThresholdCurve:
+    """Compute MCC at every cut; best, standard error and plateau are those of `fit_mcc_cut`, as an ensemble uses them.
 
     Args:
-        labels: `(N,)` 0 or 1.
-        probabilities: `(N,)` probabilities of roadwork.
+        labels: `(N,)` 0 or 1; with one label only every MCC is 0 and all cuts are the plateau.
+        margins: `(N,)` logit of Roadwork minus logit of None.
         groups: `(N,)` group of each row.
         seed: Seed of the standard error.
     """
-    values, inverse = np.unique(probabilities, return_inverse=True)
-    positives = np.bincount(inverse, weights=labels)
-    negatives = np.bincount(inverse) - positives
-    fn = np.concatenate([[0.0], np.cumsum(positives)])
-    tn = np.concatenate([[0.0], np.cumsum(negatives)])
-    tp, fp = fn[-1] - fn, tn[-1] - tn
-    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    mcc = np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(np.where(product > 0, product, 1.0)), 0.0)
-    cuts = np.concatenate([[0.0], values])
-    best = int(mcc.argmax())
-    decided = (probabilities > cuts[best]) if best else np.ones(len(labels), dtype=bool)
-    interval = metrics_with_intervals(labels, decided.astype(np.float64), groups=groups, seed=seed)["mcc"]
-    width = 0.0 if interval["low"] is None else interval["high"] - interval["low"]
-    error = width / (2 * float(stats.norm.ppf((1 + LEVEL) / 2)))
-    at_half = float(mcc[np.searchsorted(values, 0.5, side="right")])
-    plateau = _widest(cuts, mcc >= mcc[best] - error)
-    return ThresholdCurve(cuts, mcc, at_half, float(mcc[best]), error, plateau)
+    if len(set(labels.tolist())) == 1:
+        return ThresholdCurve(np.zeros(1), np.zeros(1), 0.0, 0.0, 0.0, (0.0, 1.0))
+    values, scores = mcc_of_cuts(margins, labels)
+    cut = fit_mcc_cut(margins, labels, groups, seed=seed)
+    ends = _probabilities(np.array([cut.low, cut.high])).tolist()
+    cuts = np.concatenate([[0.0], _probabilities(values)])
+    mcc = np.concatenate([[0.0], scores, [0.0]])  # nothing lies below the first cut, nothing above the last
+    at_half = float(mcc[np.searchsorted(values, 0.0, side="right")])
+    return ThresholdCurve(cuts, mcc, at_half, cut.largest_mcc, cut.standard_error, (ends[0], ends[1]))
 
 
-def _widest(cuts: FloatArray, good: NDArray[np.bool_]) -> tuple[float, float]:
-    """Find the widest stretch of cuts that are all good; each reaches to the next, the last one to 1."""
-    ends = np.concatenate([cuts[1:], [1.0]])
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], good.astype(np.int8), [0]])))
-    stretches = [(float(cuts[start]), float(ends[stop - 1])) for start, stop in edges.reshape(-1, 2)]
-    return max(stretches, key=lambda stretch: stretch[1] - stretch[0])
+def _probabilities(margins: FloatArray) -> FloatArray:
+    return 0.5 * (1.0 + np.tanh(0.5 * margins))
 
 
 def calibration_test(labels: NDArray[np.int64], probabilities: FloatArray, groups: Groups) -> CalibrationTest:

@@ -22,7 +22,7 @@ from natix_roadwork.threshold import MccCut, cut_at_half, fit_mcc_cut, with_inte
 
 
 ENSEMBLE_NAME = "ensemble.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 FloatArray = NDArray[np.float64]
 
@@ -39,6 +39,7 @@ class Ensemble:
         cut: The cut before the calibration, with its interval where one was asked for.
         target_prior: Share of roadwork the cut is best for; None = that of the rows it was fitted on.
         num_rows: Rows it was fitted on.
+        fitted_on: Splits these rows lie in; their labels had a part in the ensemble.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Ensemble:
     cut: MccCut
     target_prior: float | None
     num_rows: int
+    fitted_on: tuple[str, ...]
 
     def margins(self, logits: FloatArray) -> FloatArray:
         """Map logits `(N, M, 2)`, members in the order of `members`, to calibrated margins `(N,)`."""
@@ -90,6 +92,7 @@ class Ensemble:
             "cut": asdict(self.cut),
             "target_prior": self.target_prior,
             "num_rows": self.num_rows,
+            "fitted_on": list(self.fitted_on),
         }
 
     def save(self, path: str | Path) -> None:
@@ -108,8 +111,8 @@ class Ensemble:
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             if values.pop("format_version") != FORMAT_VERSION:
-                raise ValueError(f"its format_version is not {FORMAT_VERSION}")
-            values["members"] = tuple(values["members"])
+                raise ValueError(f"its format_version is not {FORMAT_VERSION}, so fit it anew")
+            values["members"], values["fitted_on"] = tuple(values["members"]), tuple(values["fitted_on"])
             values["combination"] = Combination.from_dict(values["combination"], len(values["members"]))
             values["calibration"] = AffineMap(**values["calibration"])
             interval = values["cut"].pop("interval")
@@ -122,7 +125,12 @@ class Ensemble:
 
 
 def fit_ensemble(
-    table: MemberTable, method: str, target_prior: float | None = None, seed: int = 0, with_bootstrap: bool = False
+    table: MemberTable,
+    method: str,
+    target_prior: float | None = None,
+    seed: int = 0,
+    with_bootstrap: bool = False,
+    fitted_on: Sequence[str] = (),
 ) -> Ensemble:
     """Fit combination and cut on the same held-out rows.
 
@@ -132,6 +140,7 @@ def fit_ensemble(
         target_prior: Share of roadwork the cut shall be best for; None = that of the rows.
         seed: Seed of inner folds, networks and bootstrap samples.
         with_bootstrap: Also draw the threshold's interval.
+        fitted_on: Splits of the rows, see `splits_of`; an ensemble that is kept must know them.
 
     Raises:
         ValueError: If the method is unknown or there is one class only.
@@ -142,4 +151,10 @@ def fit_ensemble(
     if with_bootstrap:
         cut = with_interval(cut, *rows, table.groups, target_prior, seed=seed)
     calibration = cut_at_half(*rows, cut, target_prior)
-    return Ensemble(method, table.names, combination, calibration, cut, target_prior, len(table))
+    return Ensemble(method, table.names, combination, calibration, cut, target_prior, len(table), tuple(fitted_on))
+
+
+def splits_of(table: MemberTable, members: Sequence[Predictions]) -> tuple[str, ...]:
+    """Name the splits in which the rows of a table lie, in any member's file."""
+    found = {name for member in members for name in member.splits[np.isin(member.row_ids, table.row_ids)].tolist()}
+    return tuple(sorted(found))

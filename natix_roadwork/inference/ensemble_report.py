@@ -129,7 +129,7 @@ def _ensemble_lines(ensemble: Ensemble, scores: EnsembleScores) -> list[str]:
     cut, interval = ensemble.cut, ensemble.cut.interval
     spread = f", 95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
     return [
-        f"Saved: {ensemble.method!r} fitted on all {ensemble.num_rows} rows"
+        f"Saved: {ensemble.method!r} fitted on all {ensemble.num_rows} rows, of {' and '.join(ensemble.fitted_on)}"
         + (f"; weights of the margins: {', '.join(shares)}" if shares else ""),
         f"Best cut of its margin {cut.threshold:.3f} (as good: {cut.low:.3f} to {cut.high:.3f}{spread}), moved to "
         f"probability 0.5; {ties} rows lie exactly there and count as None.",

@@ -24,7 +24,7 @@ from natix_roadwork.inference.curves import (
     threshold_curve,
 )
 from natix_roadwork.inference.report_charts import KINDS, ErrorMap
-from natix_roadwork.inference.report_rows import run_warnings
+from natix_roadwork.inference.report_rows import run_warnings, training_settings
 from natix_roadwork.inference.row_evidence import EvidenceReader
 from natix_roadwork.inference.row_slices import row_slices
 from natix_roadwork.inference.slice_scores import (
@@ -157,7 +157,7 @@ def build_report(
     *of_slices, calibration_p = adjusted([*(score.p_value for score in scores), calibration.p_value])
     scores = with_adjusted(scores, of_slices)
     temperature = fit_temperature(predictions.margins, labels)
-    suggestions, unanswered = suggest(scores, calibration, calibration_p, temperature)
+    suggestions, unanswered = suggest(scores, calibration, calibration_p, temperature, training_settings(result))
     splits = sorted(set(predictions.splits.tolist()))
     return ReportData(
         member=predictions.member,
@@ -172,7 +172,7 @@ def build_report(
         ablation=[dict(row) for row in ablation],
         confusion=_confusion(labels, decisions),
         reliability=reliability_bins(labels, probabilities, groups, seed),
-        threshold=threshold_curve(labels, probabilities, groups, seed),
+        threshold=threshold_curve(labels, predictions.margins, groups, seed),
         calibration=calibration,
         calibration_p=calibration_p,
         temperature=temperature,

@@ -140,7 +140,7 @@ def lesson_of(member: Member, rows: LoadedRows, settings: PredictArguments) -> L
     Raises:
         ValueError: If they are the training's data, but split otherwise; the keys that differ are named.
     """
-    lesson = _base_lesson(member, rows, settings)
+    lesson = recorded_lesson(member.trained, rows, settings)
     if settings.adapters is None:
         return lesson
     taught = _adapter_target(settings.adapters)
@@ -154,8 +154,13 @@ def _adapter_target(adapters: str) -> list[str]:
     return [target] if target in OWN_SPLITS else NOT_KNOWN
 
 
-def _base_lesson(member: Member, rows: LoadedRows, settings: PredictArguments) -> Lesson:
-    trained, unknown = member.trained, f"{ALL_LEARNED} count as learned from"
+def recorded_lesson(trained: RunResult | None, rows: LoadedRows, settings: PredictArguments) -> Lesson:
+    """Tell what the record of a model's training says of the rows, as `lesson_of`, adapters aside.
+
+    Raises:
+        ValueError: As `lesson_of`.
+    """
+    unknown = f"{ALL_LEARNED} count as learned from"
     if trained is None:
         warning = (
             f"{settings.model} has no {RESULT_NAME} that says what it learned from; {NOT_KNOWN} count as learned from"

@@ -90,14 +90,7 @@ def member_table(members: Sequence[Predictions]) -> MemberTable:
                 f"row {str(first.row_ids[row])!r} is of group {str(first.groups[row])!r} in member {first.member!r} and of "
                 f"{str(member.groups[row])!r} in {member.member!r} ({len(differ)} such rows); predict the same data with both"
             )
-    honest = np.all([member.held_out for member in members], axis=0)
-    refused = [_refusal(member) for member in members if not member.held_out.all()]
-    final = np.any([(member.splits == "test") & (member.folds == NOT_OUT_OF_FOLD) for member in members], axis=0)
-    if final.any():
-        refused.append(
-            f"{int(final.sum())} rows of the split 'test' are left for the final score of what is fitted here"
-        )
-    honest &= ~final
+    honest, refused = honest_rows(members)
     if not honest.any():
         raise ValueError(f"no row to fit on: {'; '.join(refused)}. Predict a split that no member has learned from")
     labels = [
@@ -115,6 +108,25 @@ def member_table(members: Sequence[Predictions]) -> MemberTable:
     require_both_classes(table.labels, "held-out rows of all members")
     _check_folds(table)
     return table
+
+
+def honest_rows(members: Sequence[Predictions]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Find the rows that no member has learned from, the split `test` kept back.
+
+    Args:
+        members: Of the same rows in the same order.
+
+    Returns:
+        `(N,)` mask, and sentences that count and name the rows left out.
+    """
+    honest = np.all([member.held_out for member in members], axis=0)
+    refused = [_refusal(member) for member in members if not member.held_out.all()]
+    final = np.any([(member.splits == "test") & (member.folds == NOT_OUT_OF_FOLD) for member in members], axis=0)
+    if final.any():
+        refused.append(
+            f"{int(final.sum())} rows of the split 'test' are left for the final score of what is fitted here"
+        )
+    return honest & ~final, tuple(refused)
 
 
 def require_originals(member: Predictions) -> None:

@@ -3,6 +3,7 @@
 `predict.py` runs them through the model.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import PartialState
@@ -91,15 +92,32 @@ def read_metadata(
     Raises:
         ValueError: If the text encoder cannot be used.
     """
+    own = settings.feature_cache not in ("off", "auto")
+    with state.main_process_first():
+        return member_metadata(
+            member,
+            list(splits.values()),
+            settings.text_encoder_id,
+            folder=Path(settings.feature_cache) / TEXT_FOLDER if own else None,
+        )
+
+
+def member_metadata(
+    member: Member, rows: Sequence[Dataset], text_encoder_id: str, folder: Path | None = None
+) -> MetadataInputs:
+    """Make what reads the metadata that a member's config names; the texts of these rows get their vectors.
+
+    Args:
+        member: The member.
+        rows: All rows that will be read.
+        text_encoder_id: Reads the field `text`, where the member does.
+        folder: Where the vectors are kept; None = in the datasets cache.
+
+    Raises:
+        ValueError: If the text encoder cannot be used.
+    """
     config, vectors = member.model.config, None
     if "text" in config.metadata_fields:
-        texts = {text for split in splits.values() for text in split["text"][:]}
-        own = settings.feature_cache not in ("off", "auto")
-        with state.main_process_first():
-            vectors = compute_text_vectors(
-                texts,
-                settings.text_encoder_id,
-                folder=Path(settings.feature_cache) / TEXT_FOLDER if own else None,
-                device=str(state.device),
-            )
+        texts = {text for part in rows for text in part["text"][:]}
+        vectors = compute_text_vectors(texts, text_encoder_id, folder=folder, device=str(member.model.device))
     return MetadataInputs(tuple(config.metadata_fields), config.vocabularies, vectors)

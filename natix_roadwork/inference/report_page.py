@@ -4,7 +4,8 @@ In comes the `ReportData` of `error_report.py`; out goes the text of the page, w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -19,8 +20,10 @@ from natix_roadwork.inference.report_charts import ErrorMap
 from natix_roadwork.inference.slice_scores import MIN_GROUPS, MIN_ROWS, Estimate
 from natix_roadwork.inference.suggestions import LEVEL, format_p, stands_out
 from natix_roadwork.inference.worst_rows import WorstRow
+from natix_roadwork.runs import interval_text
 
 
+DIGITS = 2  # of figures on the page
 TEMPLATE, STYLE = "error_report.html.jinja", "error_report.css"
 # Metric: heading, what it is.
 HEADLINE = {
@@ -61,7 +64,8 @@ def render(data: ReportData) -> str:
     """Write the page; every text is escaped, and the same data gives the same page."""
     package = files("natix_roadwork.inference")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"estimate": format_estimate, "points": format_points, "p": format_p}
+    environment.filters |= {"asdict": asdict, "estimate": partial(interval_text, digits=DIGITS)}
+    environment.filters |= {"points": format_points, "p": format_p}
     template = environment.from_string(package.joinpath(TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         data=data,
@@ -128,24 +132,10 @@ def drawn_views(row: WorstRow) -> list[DrawnView]:
     return drawn
 
 
-def format_estimate(estimate: Estimate | dict[str, float | None], digits: int = 2) -> str:
-    """Write a figure with its interval for a reader; `undefined` where there is none."""
-    value, low, high = (
-        (estimate["value"], estimate["low"], estimate["high"])
-        if isinstance(estimate, dict)
-        else (estimate.value, estimate.low, estimate.high)
-    )
-    if value is None:
-        return "undefined"
-    return f"{value:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
-
-
 def format_points(estimate: Estimate) -> str:
     """Write a difference of rates in points of percent with its interval; `undefined` where there is none."""
-    if estimate.value is None:
-        return "undefined"
-    interval = "" if estimate.low is None else f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-    return f"{100 * estimate.value:+.1f}{interval}"
+    points = {name: None if value is None else 100 * value for name, value in asdict(estimate).items()}
+    return interval_text(points, "+", digits=1)
 
 
 def ablation_table(ablation: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -155,9 +145,9 @@ def ablation_table(ablation: Sequence[Mapping[str, Any]]) -> list[dict[str, str]
             "Row": row["name"],
             "Component": row["component"],
             "What it is": row["text"],
-            "MCC": format_estimate(row["mcc"]) if row["mcc"] else "",
+            "MCC": interval_text(row["mcc"], digits=DIGITS) if row["mcc"] else "",
             "Against": row["against"] or "",
-            "The component brings": format_estimate(row["difference"]) if row["difference"] else "",
+            "The component brings": interval_text(row["difference"], digits=DIGITS) if row["difference"] else "",
             "Verdict": "; ".join(text for text in (row["verdict"], row["note"]) if text),
         }
         for row in ablation

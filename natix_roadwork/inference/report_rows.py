@@ -5,13 +5,15 @@ reader must know of the choice. `report_run.py` calls it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.predictions import ORIGINAL, Predictions
-from natix_roadwork.runs import RunResult
+from natix_roadwork.inference.calibrating import CALIBRATED_FROM
+from natix_roadwork.runs import RESULT_NAME, RunResult
 from natix_roadwork.training.pretraining import warnings_about
 
 
@@ -96,6 +98,13 @@ def run_warnings(predictions: Predictions, result: RunResult | None) -> list[str
             f"({_listed(predictions.splits[learned])}), without being out-of-fold: every figure here is optimistic"
         )
     return found
+
+
+def training_settings(result: RunResult | None) -> dict[str, Any] | None:
+    """Return the settings of the training that a record speaks of; that of a calibrated copy keeps its model's."""
+    if result is None:
+        return None
+    return result.details.get(CALIBRATED_FROM, {}).get(RESULT_NAME) or result.config
 
 
 def data_warnings(result: RunResult | None, loaded: LoadedRows) -> list[str]:

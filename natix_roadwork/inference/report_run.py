@@ -11,11 +11,11 @@ from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.inference.error_report import ReportData, build_report
-from natix_roadwork.inference.report_page import format_estimate, format_points, render
+from natix_roadwork.inference.report_page import DIGITS, format_points, render
 from natix_roadwork.inference.report_rows import data_warnings, matching_rows, report_lines
 from natix_roadwork.inference.slice_scores import SliceScore
 from natix_roadwork.inference.suggestions import format_p, stands_out
-from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, read_result, write_result
+from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text, read_result, write_result
 
 
 SLICE_FIELDS = ("dimension", "value", "num_rows", "num_positives", "num_groups", "too_few", "p_value", "adjusted_p")
@@ -134,11 +134,16 @@ def report_details(data: ReportData) -> dict[str, object]:
 
 def report_summary(data: ReportData, output: str | Path) -> str:
     """Describe a report in a few lines: the headline, the slices that stand out, what to try, where the page lies."""
-    metrics = ", ".join(f"{name} {format_estimate(data.metrics[name])}" for name in ("mcc", "accuracy", "fnr"))
+    metrics = ", ".join(
+        f"{name} {interval_text(data.metrics[name], digits=DIGITS)}" for name in ("mcc", "accuracy", "fnr")
+    )
     lines = [f"{data.member}, {data.num_rows} rows of {'+'.join(data.splits)} in {data.num_groups} groups: {metrics}"]
     worse = [score for score in data.scores if stands_out(score)]
     lines += [_slice_line(score) for score in worse] or [f"no slice stands out among {data.num_tests} tests"]
-    lines += [f"hypothesis, try {suggestion.keys}: {suggestion.hypothesis}" for suggestion in data.suggestions]
+    lines += [
+        f"hypothesis, try {suggestion.recipe} {suggestion.keys}: {suggestion.hypothesis}"
+        for suggestion in data.suggestions
+    ]
     return "\n".join([*lines, *(f"warning: {text}" for text in data.warnings), f"the page is {output}"])
 
 

@@ -5,7 +5,6 @@ In comes a saved model and one row at a time; out goes what the error report sho
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +13,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from natix_roadwork.data.evidence_map import photo_evidence
-from natix_roadwork.data.metadata import MetadataInputs
 from natix_roadwork.data.photo_batches import photo_transform
-from natix_roadwork.data.text_vectors import compute_text_vectors
-from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
-from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
+from natix_roadwork.inference.member import load_member
+from natix_roadwork.inference.predict_inputs import member_metadata
 from natix_roadwork.model.outputs import RoadworkOutput
 from natix_roadwork.model.resize import Box
 
@@ -60,22 +57,15 @@ class EvidenceReader:
         text_encoder_id: Reads the field `text`.
 
     Raises:
-        ValueError: If it is no model of this library.
+        ValueError: If it is no model of this library, or the text encoder cannot be used.
     """
 
-    def __init__(self, folder: str | Path, rows: Dataset, text_encoder_id: str) -> None:
+    def __init__(self, folder: str, rows: Dataset, text_encoder_id: str) -> None:
         """Load the model and its processor."""
-        try:
-            self.model = RoadworkForImageClassification.from_pretrained(folder).eval()
-            self.processor = RoadworkImageProcessor.from_pretrained(folder)
-        except OSError as error:
-            raise ValueError(f"model={str(folder)!r} cannot be loaded: {error}") from error
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model.to(self.device)
-        fields = tuple(self.model.config.metadata_fields)
-        texts = set(rows["text"][:]) if "text" in fields else set()
-        vectors = compute_text_vectors(texts, text_encoder_id, device=self.device) if "text" in fields else None
-        self._read = photo_transform(self.processor, MetadataInputs(fields, self.model.config.vocabularies, vectors))
+        member = load_member(folder, self.device)
+        self.model, self.processor = member.model, member.processor
+        self._read = photo_transform(self.processor, member_metadata(member, [rows], text_encoder_id))
 
     @torch.inference_mode()
     def explain(self, row: Mapping[str, Any], size: tuple[int, int]) -> RowEvidence:

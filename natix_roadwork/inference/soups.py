@@ -1,7 +1,7 @@
 """Weight soups: one model of the average weights of members that started from the same weights.
 
 In come models of one configuration and the record of what each started from; out goes one model, as fast as a single
-member. It is a member like any other: predict with it and let `recipes/ensemble.py` compare.
+member. `souping.py` saves it as a member like any other: predict with it and let `recipes/ensemble.py` compare.
 """
 
 import copy

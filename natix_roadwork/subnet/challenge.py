@@ -17,6 +17,7 @@ not rounded, rotation takes the nearest pixel, and what its code calls JPEG comp
 
 import io
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -27,7 +28,6 @@ from PIL import Image
 from torch.nn import functional
 
 
-REGIMES = ("A", "B", "C")
 LEVELS = (0, 1, 2, 3)
 VIEW_SIDE = 224
 MAX_ANGLE = 20.0  # degrees, either way
@@ -39,6 +39,31 @@ YCRCB_OFFSET = 16
 
 Pixels = NDArray[np.uint8]
 Square = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How validators made challenges over some months, beside the views themselves.
+
+    Attributes:
+        period: When, as ISO dates.
+        side: Side of the sent picture in pixels; None = the photo's own size.
+        levels: Augmentation levels, each as likely as the others; one where the level is no matter.
+        synthetic_share: Share of the challenges whose picture was generated.
+    """
+
+    period: str
+    side: int | None
+    levels: tuple[int, ...]
+    synthetic_share: float
+
+
+PRESETS = {
+    "A": Regime("until 2026-04-06", VIEW_SIDE, LEVELS, 1 / 2),
+    "B": Regime("2026-04-06 to 2026-05-03", VIEW_SIDE, LEVELS, 1 / 2),
+    "C": Regime("from 2026-05-03, halted on 2026-05-06", None, LEVELS[:1], 1 / 3),
+}
+REGIMES = tuple(PRESETS)
 
 
 def draw_level(rng: np.random.Generator) -> int:

@@ -1,6 +1,6 @@
 """What came out of training an ensemble's members: a table, `members.json`, and the record of the whole run.
 
-In come the outcomes of `training/member_runs.py`; predicting and the ensemble go on from `members.json`.
+In come the outcomes of `training/member_runs.py`; `members.json` tells people and their scripts, no recipe reads it.
 """
 
 import os
@@ -17,7 +17,7 @@ MEMBERS_NAME = "members.json"
 
 
 def write_members(outcomes: Sequence[Outcome], output_dir: str | Path) -> dict[str, Any]:
-    """Write `members.json`, from which predicting and the ensemble go on.
+    """Write `members.json`, for people and their scripts: which members there are, where, and how good.
 
     Each trained member has `name`, `folder` (relative to the file, `from_pretrained` loads it), `recipe`, `seed`,
     `metrics` as in its `result.json` and `splits`, the hash of which row lies in which split; `failed` lists names.

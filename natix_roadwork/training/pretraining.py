@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from torch import nn
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -19,6 +20,7 @@ from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.scenes import SETTINGS_FILE
 from natix_roadwork.gps.report import write_report
 from natix_roadwork.metrics import metrics_with_intervals
+from natix_roadwork.model.backbone import hash_weights
 from natix_roadwork.model.fast_attention import fast_attention
 from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
@@ -33,6 +35,7 @@ from natix_roadwork.training.trainer import RoadworkTrainer
 
 logger = logging.get_logger(__name__)
 
+INITIALISED_FROM = "initialised_from"  # in the details: what the trained weights started from; equal = can be averaged
 FEW_ROWS = 30  # of a class in dev; a recall over fewer moves by more than .03 with every row
 
 
@@ -57,12 +60,14 @@ def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Ru
         inputs = prepare_inputs(settings, args)
         if inputs.sampling is not None and args.should_save:
             logger.info(write_report(inputs.sampling, args.output_dir, seed=args.seed))
+        beginning = hash_trained(inputs.model)
         trainer = build_trainer(inputs, args)
         logger.info(memory_table(inputs, args, settings.backbone_id))
         trainer.include_backbone = settings.include_backbone
         output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or resume)
         trainer.save_model()
         _record(recorder, trainer, inputs, output.metrics)
+        recorder.details[INITIALISED_FROM] = beginning
         if settings.baselines and args.should_save:
             recorder.baselines = _score_baselines(inputs, args.seed)
         recorder.write(args.output_dir)
@@ -74,6 +79,11 @@ def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Ru
 def resolved_config(settings: PretrainArguments, args: RoadworkTrainingArguments) -> dict[str, Any]:
     """Return every setting of the run as JSON-ready values."""
     return dataclasses.asdict(settings) | args.to_dict()
+
+
+def hash_trained(model: nn.Module) -> str:
+    """Hash the weights that training changes: before it, two runs with the same hash begin alike."""
+    return hash_weights(nn.ParameterList([weight for weight in model.parameters() if weight.requires_grad]))
 
 
 def build_trainer(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> RoadworkTrainer:

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from natix_roadwork import RoadworkConfig, RoadworkForImageClassification
+from natix_roadwork.hub.check import check_folder
 from natix_roadwork.hub.export import LiteCard, as_vit_processor, export_lite
 from natix_roadwork.training.distillation_student import vit_processor
 from tests.student_runs import TINY, tiny_student
@@ -76,6 +77,18 @@ def test_card_and_miner_files(tmp_path: Path) -> None:
     assert re.search(
         r'pipeline\("image-classification", model="someone/roadwork-lite"\)', (folder / "README.md").read_text()
     )
+
+
+def test_without_a_hotkey_there_is_no_card(tmp_path: Path) -> None:
+    folder = write(tmp_path / "lite", card=LiteCard("lite", "For tests."))
+    assert not (folder / "model_card.json").exists()
+
+
+@pytest.mark.parametrize("profile", ["stock-4.45", "modern"])
+def test_the_folder_passes_the_miners_check(tmp_path: Path, profile: str) -> None:
+    card = LiteCard("lite", "For tests.", submitted_by="5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY")
+    report = check_folder(write(tmp_path / "lite", card=card, profile=profile), profile)
+    assert report.scores, report.text()
 
 
 def test_sigmoid_of_one_logit_is_the_softmax_of_both(tmp_path: Path) -> None:

@@ -3,6 +3,11 @@ import pytest
 
 from natix_roadwork.inference.curves import calibration_test, reliability_bins, threshold_curve
 from natix_roadwork.metrics import mcc
+from natix_roadwork.threshold import fit_mcc_cut
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(probabilities / (1 - probabilities))
 
 
 def drawn(num_rows: int = 2000, sharpness: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -24,22 +29,42 @@ def test_bins_are_equal_in_rows_and_keep_equal_probabilities_together() -> None:
 
 def test_mcc_over_the_cut_is_that_of_the_decisions() -> None:
     labels, probabilities, groups = drawn(200)
-    curve = threshold_curve(labels, probabilities, groups)
+    margins = logit(probabilities)
+    curve = threshold_curve(labels, margins, groups)
     for place in (0, 50, 120, 199):
-        assert curve.mcc[place + 1] == pytest.approx(mcc(labels, (probabilities > curve.cuts[place + 1]).astype(int)))
+        cut = np.sort(margins)[place]
+        assert curve.cuts[place + 1] == pytest.approx(1 / (1 + np.exp(-cut)))
+        assert curve.mcc[place + 1] == pytest.approx(mcc(labels, (margins > cut).astype(int)))
     assert curve.at_half == pytest.approx(mcc(labels, (probabilities > 0.5).astype(int)))
     assert curve.best == pytest.approx(curve.mcc.max()) and curve.standard_error > 0
 
 
-def test_plateau_is_the_widest_stretch_near_the_best() -> None:
+def test_plateau_is_the_one_that_an_ensemble_s_cut_is_the_middle_of() -> None:
+    labels, probabilities, _ = drawn(400)
+    margins, groups = logit(probabilities), (np.arange(400) // 4).astype(str)
+    curve, cut = threshold_curve(labels, margins, groups, seed=3), fit_mcc_cut(margins, labels, groups, seed=3)
+    assert logit(np.array(curve.plateau)) == pytest.approx([cut.low, cut.high])
+    assert (curve.best, curve.standard_error) == (cut.largest_mcc, cut.standard_error)
+    inside = (curve.cuts >= curve.plateau[0]) & (curve.cuts < curve.plateau[1])
+    assert curve.mcc[inside].min() >= curve.best - curve.standard_error - 1e-9
+
+
+def test_the_gap_between_the_classes_is_the_plateau() -> None:
     labels, probabilities = np.array([0, 0, 0, 1, 1, 1] * 4), np.array([0.1, 0.15, 0.2, 0.6, 0.7, 0.8] * 4)
-    curve = threshold_curve(labels, probabilities, np.arange(24).astype(str))
-    assert curve.best == 1.0 and curve.plateau == (0.2, 0.6) and curve.middle == pytest.approx(0.4)
+    curve = threshold_curve(labels, logit(probabilities), np.arange(24).astype(str))
+    assert curve.best == 1.0 and curve.plateau == pytest.approx((0.2, 0.6))
 
 
 def test_one_label_gives_a_flat_curve() -> None:
-    curve = threshold_curve(np.ones(4, int), np.array([0.2, 0.4, 0.6, 0.8]), np.arange(4).astype(str))
+    curve = threshold_curve(np.ones(4, int), np.arange(4.0), np.arange(4).astype(str))
     assert curve.best == curve.at_half == 0.0 and curve.plateau == (0.0, 1.0)
+
+
+def test_equal_margins_have_no_plateau_but_their_own_place() -> None:
+    curve = threshold_curve(np.array([0, 1, 1]), np.full(3, 1.0), np.arange(3).astype(str))
+    assert curve.best == curve.at_half == 0.0 and curve.plateau[0] == curve.plateau[1] == pytest.approx(
+        0.731, abs=1e-3
+    )
 
 
 def test_calibration_is_judged_by_whole_groups() -> None:

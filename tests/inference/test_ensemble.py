@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from natix_roadwork.inference.combining import METHODS
-from natix_roadwork.inference.ensemble import Ensemble, fit_ensemble
+from natix_roadwork.inference.ensemble import Ensemble, fit_ensemble, splits_of
 from natix_roadwork.inference.member_table import member_table
 from natix_roadwork.metrics import mcc
 from tests.inference.member_rows import changed, members
@@ -59,7 +59,7 @@ def test_the_best_cut_is_at_half_and_serves_the_prior() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "its format_version is not 1"),
+        ({"format_version": 1}, "its format_version is not 2, so fit it anew"),
         ({"members": ["a"]}, "layers do not lead from 1 numbers"),
         ({"calibration": {"scale": -1.0, "offset": 0.0}}, "the scale positive"),
         ({"cut": None}, "cannot be read as an ensemble"),
@@ -79,6 +79,17 @@ def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
     for name in ("absent", "text"):
         with pytest.raises(ValueError, match=f"{name} cannot be read as an ensemble"):
             Ensemble.load(tmp_path / name)
+
+
+def test_the_splits_it_was_fitted_on_are_those_of_the_rows_that_were_kept(tmp_path: Path) -> None:
+    splits = np.where(np.arange(240) < 80, "dev", np.where(np.arange(240) < 120, "test", "train"))
+    made = [changed(member, splits=splits) for member in members([0.5, 1.0])]
+    table = member_table(made)
+    assert len(table) == 80 and splits_of(table, made) == ("dev",)
+    fit_ensemble(table, "mean", fitted_on=splits_of(table, made)).save(tmp_path / "ensemble.json")
+    assert Ensemble.load(tmp_path / "ensemble.json").fitted_on == ("dev",)
+    out_of_fold = members([0.5, 1.0], num_folds=3)
+    assert splits_of(member_table(out_of_fold), out_of_fold) == ("train",)
 
 
 def test_the_ensemble_keeps_its_facts() -> None:

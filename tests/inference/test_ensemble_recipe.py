@@ -66,6 +66,7 @@ def test_recipe_scores_saves_and_prints(
     ]
     ensemble = Ensemble.load(tmp_path / "one" / "ensemble.json")
     assert (ensemble.method, ensemble.target_prior, ensemble.num_rows) == ("stacking", 0.5, 200)
+    assert ensemble.fitted_on == ("dev",)
     assert len(ensemble.combine([read_predictions(path) for path in files])) == 240
     assert json.loads((tmp_path / "one" / "ensemble.json").read_text()) == results[0].details["ensemble"]
 

@@ -190,6 +190,19 @@ def test_rows_are_matched_by_id(member: Predictions, loaded: LoadedRows) -> None
         matching_rows(dataclasses.replace(member, splits=np.array(["test"] * 120)), loaded)
 
 
+def test_what_the_run_does_already_is_not_suggested(
+    member: Predictions, rows: Dataset, run_result: RunResult, report: ReportData
+) -> None:
+    heavy = dataclasses.replace(run_result, config={"augmentation": "heavy"})
+    copied = dataclasses.replace(run_result, details={"calibrated_from": {"result.json": heavy.config}})
+    assert any("--augmentation" in suggestion.keys for suggestion in report.suggestions)
+    for result in (heavy, copied):
+        again = build_report(member, rows, result=result, worst_rows=0, progress=False)
+        assert not any("--augmentation" in suggestion.keys for suggestion in again.suggestions)
+        assert ("daytime", "night") in {(score.dimension, score.value) for score in again.unanswered}
+        assert "that the run has not set already" in render(again)
+
+
 def test_a_record_of_other_data_is_told(loaded: LoadedRows, run_result: RunResult) -> None:
     other = dataclasses.replace(run_result, data={"fingerprint": "other"})
     assert any("other data" in text for text in data_warnings(other, loaded))
@@ -210,7 +223,10 @@ def test_recipe_and_command_write_the_same_page(
     assert command(["report", *words, "--seed", "0", "--output", str(tmp_path / "b.html")]) == 0
     assert (tmp_path / "recipe" / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     printed = capsys.readouterr().out
-    assert "worse: daytime 'night', 30 rows, +" in printed and "hypothesis, try --augmentation heavy" in printed
+    assert (
+        "worse: daytime 'night', 30 rows, +" in printed
+        and "hypothesis, try recipes/pretrain.py --augmentation heavy" in printed
+    )
     result = read_result(tmp_path / "b.json")
     assert (
         result.metrics["dev"]["mcc"]["value"]
@@ -240,5 +256,5 @@ def test_lines_and_rows_that_do_not_fit_are_refused(member: Predictions, rows: D
         build_report(member, rows.select(range(119)), progress=False)
     with pytest.raises(ValueError, match=r"line 0 of 'made up' is row 'dev/00000.jpg', the rows have 'dev/00119.jpg'"):
         build_report(member, rows.select(range(119, -1, -1)), progress=False)
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match="model='no_such_folder': no model with its image processor"):
         build_report(member, rows, model="no_such_folder", worst_rows=1, progress=False)

@@ -86,7 +86,7 @@ def test_large_photos_are_shrunk(member: Predictions, rows: Dataset) -> None:
 
 
 def test_a_model_reads_the_metadata_it_was_trained_with(rows: Dataset, metadata_model: Path) -> None:
-    reader = EvidenceReader(metadata_model, rows, "")
+    reader = EvidenceReader(str(metadata_model), rows, "")
     missing = {"latitude": float("nan"), "longitude": float("nan"), "weather": [], "daytime": []}
     with_all, without = (reader.explain(row, (120, 90)).probability for row in (rows[0], rows[0] | missing))
     assert with_all != without and reader.explain(rows[0], (120, 90)).probability == with_all

@@ -140,6 +140,21 @@ def test_flips_fire_only_on_request() -> None:
     assert counts.min() > 30
 
 
+def test_black_corners_are_cut_out_in_regime_a_too(photo: Image.Image) -> None:
+    views = [_pixels(validator_view(photo, "A", 1, np.random.default_rng(seed))) for seed in range(40)]
+    black = [(view.max(axis=2) < 8).any() for view in views]  # the photo itself is never darker than 64
+    assert 5 < sum(black) < 40
+
+
+def test_presets_say_what_is_sent(photo: Image.Image) -> None:
+    assert challenge.REGIMES == ("A", "B", "C")
+    for name, preset in challenge.PRESETS.items():
+        view = validator_view(photo, name, preset.levels[-1], np.random.default_rng(0))
+        assert view.size == (photo.size if preset.side is None else (preset.side, preset.side))
+    assert [preset.synthetic_share for preset in challenge.PRESETS.values()] == [0.5, 0.5, pytest.approx(1 / 3)]
+    assert [len(preset.levels) for preset in challenge.PRESETS.values()] == [4, 4, 1]
+
+
 def test_levels_are_equally_likely() -> None:
     rng = np.random.default_rng(0)
     counts = np.bincount([draw_level(rng) for _ in range(8000)], minlength=4)

@@ -38,7 +38,9 @@ def finished(photos: Path) -> tuple[Path, RunResult]:
     """A run of the script that ended: two seeds, with and without the teacher."""
     torch.set_num_threads(1)
     folder = photos.parent / "finished"
-    recipe("distill").main(distill_command(photos, [teacher_file(photos.parent)], folder, num_seeds=2))
+    recipe("distill").main(
+        distill_command(photos, [teacher_file(photos.parent)], folder, num_seeds=2, submitted_by="5Hotkey")
+    )
     return folder, read_result(folder / "result.json")
 
 
