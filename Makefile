@@ -12,7 +12,7 @@ WORKERS ?= 2
 OUT ?= runs/quickstart
 # Added to the training command of the quickstart, to pytest, or to both.
 ARGS ?=
-BENCHMARKS := views augmentation feature_cache training_step
+BENCHMARKS := views augmentation feature_cache training_step lite_latency
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

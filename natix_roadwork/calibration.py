@@ -189,8 +189,7 @@ def fold_into_classifier(model: nn.Module, scale: float, offset: float) -> None:
     new logits is not the loss it was trained with.
 
     Args:
-        model: `RoadworkForImageClassification`, another model whose `classifier` ends in one linear layer of two
-            outputs (None, Roadwork), or that `nn.Linear` itself.
+        model: As for `decision_layer`; an adapter must be merged before.
         scale: Positive factor of the margin.
         offset: What is added to it.
 
@@ -198,6 +197,46 @@ def fold_into_classifier(model: nn.Module, scale: float, offset: float) -> None:
         ValueError: If the model has no such layer or several, or a value is out of range.
     """
     mapping = AffineMap(scale, offset)
+    layer = decision_layer(model)
+    layer.weight.mul_(mapping.scale)
+    shift = layer.weight.new_tensor([-0.5, 0.5]) * mapping.offset
+    if layer.bias is None:
+        layer.bias = nn.Parameter(shift)
+    else:
+        layer.bias.mul_(mapping.scale).add_(shift)
+
+
+@torch.no_grad()
+def anchor_none(model: nn.Module) -> None:
+    """Change the last layer in place so that the logit of None is 0 and that of Roadwork is the margin.
+
+    The softmax stays as it is, and the sigmoid of Roadwork's logit alone becomes equal to it. That is what the
+    image-classification pipeline of transformers 4.45.2, which the stock miner pins, answers for a model whose
+    `problem_type` is `single_label_classification`: its branches for softmax and sigmoid are interchanged.
+
+    Args:
+        model: As for `decision_layer`.
+
+    Raises:
+        ValueError: As `decision_layer`.
+    """
+    layer = decision_layer(model)
+    for weight in (layer.weight, layer.bias):
+        if weight is not None:
+            weight[1] -= weight[0]
+            weight[0] = 0.0
+
+
+def decision_layer(model: nn.Module) -> nn.Linear:
+    """Return the linear layer that makes the two logits (None, Roadwork) of a model's feature.
+
+    Args:
+        model: `RoadworkForImageClassification`; another model whose `classifier` ends in one linear layer of two outputs,
+            as those of transformers do; one that has the layer elsewhere, as timm's; or that `nn.Linear` itself.
+
+    Raises:
+        ValueError: If the model has no such layer or several.
+    """
     head = getattr(model, "classifier", model)
     layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear) and layer.out_features == 2]
     if len(layers) != 1:
@@ -205,13 +244,7 @@ def fold_into_classifier(model: nn.Module, scale: float, offset: float) -> None:
             f"{type(model).__name__} has {len(layers)} linear layers of two outputs in its classifier; it needs exactly "
             "one (merge an adapter before)"
         )
-    (layer,) = layers
-    layer.weight.mul_(mapping.scale)
-    shift = layer.weight.new_tensor([-0.5, 0.5]) * mapping.offset
-    if layer.bias is None:
-        layer.bias = nn.Parameter(shift)
-    else:
-        layer.bias.mul_(mapping.scale).add_(shift)
+    return layers[0]
 
 
 def check_margins(margins: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, NDArray]:

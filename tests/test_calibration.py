@@ -10,6 +10,7 @@ from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.calibration import (
     TEMPERATURES,
     AffineMap,
+    anchor_none,
     estimate_prior,
     fit_platt,
     fit_temperature,
@@ -229,3 +230,14 @@ def test_a_model_without_one_last_layer_is_refused() -> None:
         fold_into_classifier(nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2)), 1.0, 0.0)
     with pytest.raises(ValueError, match=r"scale=-1\.0"):
         fold_into_classifier(nn.Linear(4, 2), -1.0, 0.0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_anchored_logits_keep_the_softmax_and_give_it_by_one_sigmoid(bias: bool) -> None:
+    layer, features = nn.Linear(4, 2, bias=bias), torch.randn(6, 4)
+    before = layer(features).softmax(-1)
+    anchor_none(layer)
+    after = layer(features)
+    torch.testing.assert_close(after.softmax(-1), before)
+    torch.testing.assert_close(after[:, 1].sigmoid(), before[:, 1])
+    assert not after[:, 0].any()

@@ -47,8 +47,8 @@ def metrics_of(trainings: Trainings, seed: int = 0) -> dict[str, dict[str, float
     return widen_metrics(found, fold_widening(trainings[0].folds))
 
 
-def difference_of(first: Trainings, second: Trainings, seed: int = 0) -> PairedDifference:
-    """Compare two rows: MCC of the first minus that of the second, over photos and trainings.
+def difference_of(first: Trainings, second: Trainings, seed: int = 0, metric: str = "mcc") -> PairedDifference:
+    """Compare two rows: a metric, MCC by default, of the first minus that of the second, over photos and trainings.
 
     The photos' part of the standard error is that of a paired bootstrap of whole groups, in which a photo's answers of all
     trainings are drawn together. The trainings' part is s / sqrt(S) with the deviation s of the S differences by seed. Their
@@ -60,15 +60,18 @@ def difference_of(first: Trainings, second: Trainings, seed: int = 0) -> PairedD
         first: Predictions of the same photos, one for each seed.
         second: The other row's, in the same order.
         seed: Seed of the bootstrap.
+        metric: One of `metrics.METRICS`.
     """
     labels, groups, ours = _pooled(first)
     theirs = _pooled(second)[2]
-    found = paired_difference(labels, ours, theirs, groups=groups, seed=seed)
+    found = paired_difference(labels, ours, theirs, groups=groups, metric=metric, seed=seed)
     found = widen_difference(found, fold_widening(first[0].folds))
     if len(first) == 1:
         return found
     by_seed = [
-        paired_difference(a.labels, a.probabilities, b.probabilities, groups=a.groups, num_samples=2).value
+        paired_difference(
+            a.labels, a.probabilities, b.probabilities, groups=a.groups, metric=metric, num_samples=2
+        ).value
         for a, b in zip(first, second, strict=True)
     ]
     error = float(np.hypot(found.standard_error, np.std(by_seed, ddof=1) / np.sqrt(len(by_seed))))

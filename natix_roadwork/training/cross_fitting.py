@@ -21,6 +21,7 @@ from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassificatio
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, head_settings
 from natix_roadwork.training.pretraining import build_trainer
+from natix_roadwork.training.trainer import RoadworkTrainer
 
 
 # What a config takes over from a loaded backbone.
@@ -126,12 +127,23 @@ def train_head(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> NDArr
         inputs: A model with its statistics fitted, and these three as `datasets`.
         args: How to train; checkpoints go to a folder that is deleted, nothing is reported.
     """
+    with _no_progress_bars():
+        return np.asarray(fit_head(inputs, args).predict(inputs.datasets["held_out"]).predictions, dtype=np.float32)
+
+
+def fit_head(inputs: PretrainInputs, args: RoadworkTrainingArguments) -> RoadworkTrainer:
+    """Train on `train`, choose the epoch on `selection`; the trainer's model is that of the best epoch.
+
+    Args:
+        inputs: A model with its statistics fitted, and these two as `datasets`.
+        args: How to train; checkpoints go to a folder that is deleted, nothing is reported.
+    """
     with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
         quiet = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no"}
         trainer = build_trainer(inputs, dataclasses.replace(args, output_dir=folder, **quiet))
         trainer.remove_callback(PrinterCallback)  # it would print every evaluation of every fold
         trainer.train()
-        return np.asarray(trainer.predict(inputs.datasets["held_out"]).predictions, dtype=np.float32)
+        return trainer
 
 
 @contextmanager
