@@ -218,7 +218,7 @@ def test_tokens_are_computed_once(recipe: ModuleType, command: Callable[..., lis
     assert {path.name for path in (tmp_path / "tokens").iterdir()} == {"train", "dev", "test"}
     recipe.main(command("model_1_baseline.yaml", **settings, output_dir=tmp_path / "second"))
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "tokens").rglob("*")}
-    with pytest.raises(ValueError, match=r"features of other settings \(evidence_grid: 4 there, 1 now\)"):
+    with pytest.raises(ValueError, match=r"features of other settings \(evidence_grid: 2 there, 1 now\)"):
         recipe.main(command("model_1_baseline.yaml", **settings, output_dir=tmp_path / "third", evidence_grid=1))
 
 

@@ -89,7 +89,7 @@ class RoadworkConfig(PreTrainedConfig):
     backbone_in_checkpoint: bool = True
     feature_dim: int | None = None
     feature_pooling: str = "cls_mean"
-    evidence_grid: int = 4
+    evidence_grid: int = 2
     num_views: int = 12
     keep_views: int = 8
     view_chunk: int | None = None

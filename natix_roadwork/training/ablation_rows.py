@@ -168,7 +168,7 @@ def _switches(settings: PretrainArguments, weights: Mapping[str, float], num_vie
         Switch("left_square", views, {"squares": ["center", "right"]}, {"squares": ["left", "right"]}),
         Switch("letterbox", views, {"global_fit": "squash"}, {"global_fit": "letterbox"}),
         Switch("pruning", "3 view pruning", keep_all, {"keep_views": kept}),
-        Switch("evidence_tokens", "4 evidence pooling", {"evidence_grid": 0}, {"evidence_grid": 4}),
+        Switch("evidence_tokens", "4 evidence pooling", {"evidence_grid": 0}, {"evidence_grid": 2}),
         Switch("pyramid", "5 pyramid", {"pyramid": False}, {"pyramid": True}),
         Switch("attention_gate", attention, {"attention_gate": "none"}, {"attention_gate": "headwise"}),
         Switch("attention", attention, {"num_attention_layers": 0}, {"num_attention_layers": 4}),

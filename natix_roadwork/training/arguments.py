@@ -143,7 +143,7 @@ class PretrainArguments(GPSArguments):
     feature_pooling: Literal["cls", "mean", "cls_mean"] = field(
         default="cls_mean", metadata={"help": "Pooled tokens a view."}
     )
-    evidence_grid: int = field(default=4, metadata={"help": "G: besides them G x G grid tokens a view; 0 = none."})
+    evidence_grid: int = field(default=2, metadata={"help": "G: besides them G x G grid tokens a view; 0 = none."})
     evidence_size: int = field(default=128, metadata={"help": "Hidden width of the evidence pooling."})
     num_evidence_queries: int = field(default=1, metadata={"help": "Queries that pool a view's tokens."})
     token_dropout: float = field(default=0.0, metadata={"help": "Share of tokens a training step hides."})
