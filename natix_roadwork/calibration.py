@@ -122,7 +122,8 @@ def fit_platt(margins: ArrayLike, labels: ArrayLike) -> AffineMap:
     require_both(labels, "Platt's line")
     positives = labels.sum()
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
-    centre, spread = margins.mean(), margins.std() or 1.0
+    largest = np.abs(margins).max() or 1.0  # so that no square overflows
+    centre, spread = margins.mean(), largest * (margins / largest).std() or 1.0
     inputs = np.stack([(margins - centre) / spread, np.ones(len(margins))])
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:

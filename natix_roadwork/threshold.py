@@ -12,7 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from natix_roadwork.calibration import AffineMap, check_margins, check_prior, fit_temperature, require_both
+from natix_roadwork.calibration import (
+    AffineMap,
+    check_margins,
+    check_prior,
+    fit_platt,
+    fit_temperature,
+    require_both,
+    shift_prior,
+)
 from natix_roadwork.metrics import draw_weights, group_codes, mcc_of_counts
 
 
@@ -24,9 +32,10 @@ class MccCut:
     """A cut of the margin: above it is Roadwork.
 
     Attributes:
-        threshold: The middle of the widest stretch of cuts whose MCC is within one standard error of the largest.
-        low: Lower end of that stretch.
+        threshold: Half way between the middle of the stretch of good cuts and its point nearest to `calibrated`.
+        low: Lower end of the widest stretch of cuts whose MCC is within one standard error of the largest.
         high: Upper end of that stretch.
+        calibrated: The cut at which Platt's line, shifted to the target prior, has probability 0.5.
         mcc: MCC at the threshold, on the rows it was fitted on: a fitted value, not a score.
         largest_mcc: The largest MCC of any cut on these rows.
         standard_error: Grouped bootstrap deviation of the MCC at the cut of the largest MCC.
@@ -36,6 +45,7 @@ class MccCut:
     threshold: float
     low: float
     high: float
+    calibrated: float
     mcc: float
     largest_mcc: float
     standard_error: float
@@ -53,7 +63,9 @@ def fit_mcc_cut(
     """Find the cut by scanning all different margins; a sort and sums, so millions of rows work.
 
     The cut of the largest MCC itself jumps with single rows; the middle of the stretch that cannot be told apart from
-    it does not. Margins that are all equal give that margin as threshold, and MCC 0.
+    it does so less. Where the margins of both classes are spread alike, the cut of a calibrated probability of 0.5 loses
+    less still, and much more where they are not; so the threshold is half way from that middle to the calibrated cut, which
+    is first brought into the stretch. Margins that are all equal give that margin as threshold, and MCC 0.
 
     Args:
         margins: `(N,)` logit of Roadwork minus logit of None, of rows that were not trained on.
@@ -72,16 +84,17 @@ def fit_mcc_cut(
         check_prior("target_prior", target_prior)
     cuts, (scores,) = _curve(margins, labels, np.ones((1, len(labels))), target_prior)
     if not len(scores):
-        return MccCut(float(cuts[0]), float(cuts[0]), float(cuts[0]), 0.0, 0.0, 0.0)
+        return MccCut(*[float(cuts[0])] * 4, 0.0, 0.0, 0.0)
     codes = group_codes(groups, len(labels))
     above = margins > cuts[scores.argmax()]
     draws = _draws_of_both(labels, codes, num_samples, seed)
     drawn = np.concatenate([_mcc(labels, above, weights, target_prior) for weights in draws] or [np.empty(0)])
     error = float(drawn.std(ddof=1)) if len(drawn) > 1 else 0.0
     low, high = _plateau(cuts, scores, error)
-    threshold = 0.5 * (low + high)
+    calibrated = _calibrated_cut(margins, labels, target_prior)
+    threshold = _threshold(low, high, calibrated)
     found = _mcc(labels, margins > threshold, np.ones((1, len(labels))), target_prior)
-    return MccCut(threshold, low, high, float(found[0]), float(scores.max()), error)
+    return MccCut(threshold, low, high, calibrated, float(found[0]), float(scores.max()), error)
 
 
 def with_interval(
@@ -93,7 +106,7 @@ def with_interval(
     num_samples: int = 500,
     seed: int = 0,
 ) -> MccCut:
-    """Add the 95 % interval of the threshold: it is found anew in each bootstrap sample of whole groups.
+    """Add the 95 % interval of the threshold: the stretch is found anew in each bootstrap sample of whole groups.
 
     Args:
         cut: What `fit_mcc_cut` found on the same rows.
@@ -109,7 +122,8 @@ def with_interval(
     found = []
     for weights in _draws_of_both(labels, codes, num_samples, seed):
         cuts, scores = _curve(margins, labels, weights, target_prior)
-        found += [0.5 * sum(_plateau(cuts, row, cut.standard_error)) for row in scores if len(row)]
+        ends = [_plateau(cuts, row, cut.standard_error) for row in scores if len(row)]
+        found += [_threshold(*pair, cut.calibrated) for pair in ends]
     if not found:
         return cut
     return dataclasses.replace(cut, interval=tuple(np.quantile(found, [0.025, 0.975]).tolist()))
@@ -216,6 +230,17 @@ def _prior(labels: NDArray, weights: FloatArray, target_prior: float | None) -> 
     if target_prior is not None:
         return np.full(len(weights), target_prior)
     return weights @ labels.astype(np.float64) / weights.sum(axis=1)
+
+
+def _calibrated_cut(margins: FloatArray, labels: NDArray, target_prior: float | None) -> float:
+    line = fit_platt(margins, labels)
+    if target_prior is not None:
+        line = line.then(shift_prior(float(labels.mean()), target_prior))
+    return -line.offset / line.scale
+
+
+def _threshold(low: float, high: float, calibrated: float) -> float:
+    return 0.5 * (0.5 * (low + high) + min(max(calibrated, low), high))
 
 
 def _plateau(cuts: FloatArray, scores: FloatArray, tolerance: float) -> tuple[float, float]:
