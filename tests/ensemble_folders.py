@@ -23,7 +23,7 @@ def write_ensemble(path: Path, names: tuple[str, ...] = NAMES) -> Ensemble:
     weights = np.linspace(1.0, 2.0, len(names))[:, None]
     combination = Combination("margins", ((weights, np.array([0.1])),))
     cut = MccCut(threshold=0.0, low=0.0, high=0.0, calibrated=0.0, mcc=1.0, largest_mcc=1.0, standard_error=0.1)
-    ensemble = Ensemble("mean", names, combination, AffineMap(1.5, -0.2), cut, None, 10)
+    ensemble = Ensemble("mean", names, combination, AffineMap(1.5, -0.2), cut, None, 10, ("dev",))
     ensemble.save(path)
     return ensemble
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from natix_roadwork.data.fold_intervals import fold_widening, widen_difference, widen_metrics
 from natix_roadwork.data.predictions import (
     LEARNED_FROM,
     NOT_OUT_OF_FOLD,
@@ -171,13 +172,16 @@ def _record(recorder: RunRecorder, combined: Predictions, members: Sequence[Pred
     differences: dict[str, Any] = {split: {} for split in splits}
     settings = {"num_samples": num_samples, "seed": recorder.seed}
     for split in splits:
-        rows = combined.select(combined.splits == split)
-        recorder.metrics[split] = metrics_with_intervals(rows.labels, rows.probabilities, rows.groups, **settings)
-        for member in members:
-            alone = member.select(combined.splits == split).probabilities
-            scores = metrics_with_intervals(rows.labels, alone, rows.groups, **settings)
-            recorder.baselines[member.member][split] = scores
-            differences[split][member.member] = _differences(rows, alone, settings)
+        here = combined.splits == split
+        rows, parts = combined.select(here), [member.select(here) for member in members]
+        # Values of several folds' models err together, and so does what is made of them.
+        widest = max(fold_widening(part.folds) for part in parts)
+        scores = metrics_with_intervals(rows.labels, rows.probabilities, rows.groups, **settings)
+        recorder.metrics[split] = widen_metrics(scores, widest)
+        for part in parts:
+            scores = metrics_with_intervals(rows.labels, part.probabilities, rows.groups, **settings)
+            recorder.baselines[part.member][split] = widen_metrics(scores, fold_widening(part.folds))
+            differences[split][part.member] = _differences(rows, part.probabilities, settings, widest)
     taught = [split for split in splits if split in combined.record[LEARNED_FROM]]
     if taught:
         recorder.warnings.append(
@@ -192,12 +196,15 @@ def _record(recorder: RunRecorder, combined: Predictions, members: Sequence[Pred
     }
 
 
-def _differences(rows: Predictions, alone: NDArray[np.float64], settings: Mapping[str, int]) -> dict[str, Any]:
+def _differences(
+    rows: Predictions, alone: NDArray[np.float64], settings: Mapping[str, int], widening: float
+) -> dict[str, Any]:
     """Ensemble minus one member, paired; without values where the rows have one label or one group only."""
     if min(len(set(rows.labels.tolist())), len(set(rows.groups.tolist()))) < 2:
         return {metric: dict.fromkeys(("value", "low", "high", "standard_error")) for metric in COMPARED}
     pair = rows.labels, rows.probabilities, alone, rows.groups
-    return {metric: asdict(paired_difference(*pair, metric=metric, **settings)) for metric in COMPARED}
+    found = {metric: paired_difference(*pair, metric=metric, **settings) for metric in COMPARED}
+    return {metric: asdict(widen_difference(difference, widening)) for metric, difference in found.items()}
 
 
 def _scores(metrics: Mapping[str, Mapping[str, float | None]]) -> str:

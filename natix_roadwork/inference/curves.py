@@ -42,8 +42,8 @@ class ThresholdCurve:
         at_half: MCC at .5.
         best: Largest MCC.
         standard_error: Grouped bootstrap deviation of the MCC at the best cut.
-        plateau: From where to where the MCC stays within one standard error of the best, the stretch whose middle
-            `fit_mcc_cut` takes.
+        plateau: From where to where the MCC stays within one standard error of the best, the stretch in which
+            `fit_mcc_cut` puts its threshold.
     """
 
     cuts: FloatArray

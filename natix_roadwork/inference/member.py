@@ -160,7 +160,6 @@ def recorded_lesson(trained: RunResult | None, rows: LoadedRows, settings: Predi
     Raises:
         ValueError: As `lesson_of`.
     """
-    unknown = f"{ALL_LEARNED} count as learned from"
     if trained is None:
         warning = (
             f"{settings.model} has no {RESULT_NAME} that says what it learned from; {NOT_KNOWN} count as learned from"
@@ -169,11 +168,14 @@ def recorded_lesson(trained: RunResult | None, rows: LoadedRows, settings: Predi
     if trained.data.get("fingerprint") != rows.fingerprint:
         if trained.data.get("name") == rows.dataset_name:
             _refuse_other_splits(trained, settings)
-        return Lesson(ALL_LEARNED, [f"the rows are not those {settings.model} was trained on; {unknown}"])
-    if LEARNED_FROM not in trained.details:
+        # What else the record names, such as the test split that the folds of a soup were cut from, counts too.
+        splits = list(dict.fromkeys([*ALL_LEARNED, *trained.details.get(LEARNED_FROM, [])]))
         return Lesson(
-            ALL_LEARNED, [f"the {RESULT_NAME} of {settings.model} does not say what it learned from; {unknown}"]
+            splits, [f"the rows are not those {settings.model} was trained on; {splits} count as learned from"]
         )
+    if LEARNED_FROM not in trained.details:
+        warning = f"the {RESULT_NAME} of {settings.model} does not say what it learned from; {ALL_LEARNED} count as learned from"
+        return Lesson(ALL_LEARNED, [warning])
     return Lesson(list(trained.details[LEARNED_FROM]))
 
 

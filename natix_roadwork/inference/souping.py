@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from natix_roadwork.data.predictions import LEARNED_FROM
-from natix_roadwork.inference.member import ALL_LEARNED, Member, load_member
+from natix_roadwork.inference.member import ALL_LEARNED, NOT_KNOWN, Member, load_member
 from natix_roadwork.inference.soups import weight_soup
 from natix_roadwork.model.backbone import hash_weights
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
@@ -137,15 +137,16 @@ def _adapter_soup(model: str, adapters: str) -> Soup:
     learned, warnings = _learned_from(base, model)
     data = {} if base.trained is None else base.trained.data
     folds = Path(adapters).resolve().parent / FOLDS_NAME
-    target = ""  # any split of any rows
-    if folds.is_file():
-        record = json.loads(folds.read_text(encoding="utf-8"))
-        target = record["fold_target"]
-        if record["data_fingerprint"] != data.get("fingerprint"):
-            data = _target_data(folds.parent, record["data_fingerprint"])
-    else:
-        warnings.append(f"{adapters} lies beside no {FOLDS_NAME}, so the adapters may have learned from any split")
-    learned |= {target} if target in OWN_SPLITS else {*ALL_LEARNED, "test"}
+    if not folds.is_file():
+        raise ValueError(
+            f"adapters={adapters!r} lies beside no {FOLDS_NAME}, so nothing says which rows they learned from; give the folder "
+            "inside its run's output_dir"
+        )
+    record = json.loads(folds.read_text(encoding="utf-8"))
+    if record["data_fingerprint"] != data.get("fingerprint"):
+        data = _target_data(folds.parent, record["data_fingerprint"])
+    target = record["fold_target"]
+    learned |= {target} if target in OWN_SPLITS else set(NOT_KNOWN)
     soup = merged_soup(base.model, adapters)
     return Soup(soup, model, hashes, base.sha256, base.trained, data, sorted(learned), warnings)
 
@@ -177,8 +178,9 @@ def _learned_from(member: Member, name: str) -> tuple[set[str], list[str]]:
     """Splits that taught a member, and a warning where its record does not say."""
     if member.trained is not None and LEARNED_FROM in member.trained.details:
         return set(member.trained.details[LEARNED_FROM]), []
-    return set(ALL_LEARNED), [
-        f"{name} has no {RESULT_NAME} that says what it learned from; {ALL_LEARNED} count as learned from"
+    unknown = NOT_KNOWN if member.trained is None else ALL_LEARNED
+    return set(unknown), [
+        f"{name} has no {RESULT_NAME} that says what it learned from; {unknown} count as learned from"
     ]
 
 

@@ -121,6 +121,22 @@ def test_splits_of_fold_members_count_as_learned() -> None:
     assert set(found.folds.tolist()) == {-1}
 
 
+def test_intervals_of_fold_members_are_widened(recipe: ModuleType, tmp_path: Path) -> None:
+    """Those of a member as it is, of the ensemble and of their difference; values stay."""
+    ensemble = fit_ensemble(member_table(members([0.5, 1.0])), "mean", fitted_on=("dev",))
+    folded = members([0.5, 1.0], num_folds=3, seed=1)
+    plain = [changed(member, folds=np.full(240, -1)) for member in folded]
+    found = []
+    for name, made in (("folds", folded), ("plain", plain)):
+        (tmp_path / name).mkdir()
+        result = run(recipe, tmp_path / name, ensemble, made)
+        difference = result.details["difference_to_member"]["train"]["a"]["mcc"]
+        found.append([result.metrics["train"]["mcc"], result.baselines["a"]["train"]["mcc"], difference])
+    for wide, narrow in zip(*found, strict=True):
+        assert wide["value"] == narrow["value"]
+        assert wide["high"] - wide["low"] == pytest.approx(np.sqrt(2.5) * (narrow["high"] - narrow["low"]))
+
+
 def test_a_member_that_does_not_say_what_taught_it_taught_itself_on_train_and_dev(
     fitted: Ensemble, unseen: list[Predictions]
 ) -> None:

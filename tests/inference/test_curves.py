@@ -39,12 +39,13 @@ def test_mcc_over_the_cut_is_that_of_the_decisions() -> None:
     assert curve.best == pytest.approx(curve.mcc.max()) and curve.standard_error > 0
 
 
-def test_plateau_is_the_one_that_an_ensemble_s_cut_is_the_middle_of() -> None:
+def test_plateau_is_the_one_that_an_ensemble_s_cut_lies_in() -> None:
     labels, probabilities, _ = drawn(400)
     margins, groups = logit(probabilities), (np.arange(400) // 4).astype(str)
     curve, cut = threshold_curve(labels, margins, groups, seed=3), fit_mcc_cut(margins, labels, groups, seed=3)
     assert logit(np.array(curve.plateau)) == pytest.approx([cut.low, cut.high])
     assert (curve.best, curve.standard_error) == (cut.largest_mcc, cut.standard_error)
+    assert cut.low <= cut.threshold <= cut.high
     inside = (curve.cuts >= curve.plateau[0]) & (curve.cuts < curve.plateau[1])
     assert curve.mcc[inside].min() >= curve.best - curve.standard_error - 1e-9
 

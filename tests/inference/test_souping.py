@@ -99,6 +99,7 @@ def test_a_changed_backbone_is_saved_with_the_soup(
     base = save_member(tmp_path / "base", tiny_model)
     tiny_model.save_pretrained(base, include_backbone=True)
     write_folds(str(base), tmp_path / "folds" / "adapters", backbone_blocks=1)
+    (tmp_path / "folds" / "folds.json").write_text(json.dumps({"fold_target": "dev", "data_fingerprint": "any"}))
     adapter_soup(recipe, base, tmp_path / "folds", tmp_path / "soup")
     soup = load_member(str(tmp_path / "soup")).model
     assert soup.config.backbone_in_checkpoint and soup.backbone_hash() == soup.config.backbone_sha256
@@ -153,17 +154,20 @@ def test_adapters_of_another_target_have_learned_from_all_its_splits(
     assert result.details["learned_from"] == ["dev", "test", "train"]
 
 
-def test_adapters_without_a_manifest_and_a_base_without_a_record_are_told(
-    recipe: ModuleType, settings: Build, tmp_path: Path
+def test_a_base_without_a_record_is_told_and_adapters_without_a_manifest_are_refused(
+    recipe: ModuleType, settings: Build, base: Path, tmp_path: Path
 ) -> None:
-    model = Path(settings().model)
-    write_folds(str(model), tmp_path / "folds" / "adapters")
-    result = adapter_soup(recipe, model, tmp_path / "folds", tmp_path / "soup")
-    assert result.details["learned_from"] == ["dev", "test", "train"] and result.data == {}
-    assert [text.split(" ", 1)[1][:25] for text in result.warnings] == [
-        "has no result.json that s",
-        "lies beside no folds.json",
-    ]
+    write_folds(str(base), tmp_path / "folds" / "adapters")
+    with pytest.raises(ValueError, match=r"adapters' lies beside no folds\.json, so nothing says which rows"):
+        adapter_soup(recipe, base, tmp_path / "folds", tmp_path / "soup")
+    assert not (tmp_path / "soup").exists()
+    write_target(tmp_path / "folds", base, "dev")
+    known = read_result(base / "result.json").data["fingerprint"]
+    (base / "result.json").unlink()
+    result = adapter_soup(recipe, base, tmp_path / "folds", tmp_path / "soup")
+    assert result.details["learned_from"] == ["dev", "test", "train"] and result.data["fingerprint"] == known
+    assert [text.split(" ", 1)[1][:25] for text in result.warnings] == ["has no result.json that s"]
+    assert not predicted(settings, tmp_path / "soup", ["dev", "test"]).held_out.any()
 
 
 @pytest.fixture
