@@ -55,9 +55,9 @@ def test_features_of_the_recipe_are_trained_on(
     assert "KiB a photo" in printed and str(tmp_path / "features" / "train") in printed
     facts = json.loads((tmp_path / "features" / "result.json").read_text())["details"]["features"]
     assert {name: found["shape"] for name, found in facts.items()} == {
-        "train": [16, 1, 12, 18, 16],
-        "dev": [8, 1, 12, 18, 16],
-        "test": [8, 1, 12, 18, 16],
+        "train": [16, 1, 12, 6, 16],
+        "dev": [8, 1, 12, 6, 16],
+        "test": [8, 1, 12, 6, 16],
     }
     monkeypatch.setattr(TokenPasses, "compute", lambda *_, **__: pytest.fail("computed again"))
     head = {"hidden_size": 16, "num_attention_heads": 2, "max_steps": 1, "baselines": "false"}
