@@ -63,7 +63,7 @@ def test_wrong_values_are_named(config: RoadworkConfig, photo: dict[str, object]
 
 
 def test_code_of_the_readme_runs(config: RoadworkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("## Load a model")[1]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("## Use a model")[1]
     plain, with_metadata = re.findall(r"```python\n(.*?)```", readme.split("\n## ")[0], re.DOTALL)
     torch.manual_seed(0)
     RoadworkForImageClassification(config).save_pretrained(tmp_path / "runs/quickstart/model")

@@ -105,7 +105,7 @@ def test_no_more_than_two_batches_are_in_memory_and_the_next_is_read_meanwhile(w
             second.set()
         return decoded
 
-    for batch in read_ahead([str(number) for number in range(200)], read, 5, workers):
+    for batch in read_ahead([str(number) for number in range(60)], read, 5, workers):
         assert second.wait(10)  # a photo of the second batch is read while the first is at hand
         del batch
         gc.collect()
