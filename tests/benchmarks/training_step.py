@@ -83,8 +83,8 @@ def step_overhead(dim: int, steps: int, rounds: int) -> Comparison:
     rows = Tokens(BATCH * 4, (VIEWS, 18, dim))
     bare, ours = [], []
     for _ in range(rounds):
-        bare.append(bare_step_ms(build(dim), rows, steps))
-        ours.append(trainer_step_ms(build(dim), rows, steps))
+        bare.append(bare_step_ms(build(dim, evidence_grid=4), rows, steps))
+        ours.append(trainer_step_ms(build(dim, evidence_grid=4), rows, steps))
     return Comparison(
         f"trainer's step over a bare loop, batch {BATCH}, T = 18, D = {dim}",
         plain=min(bare),
