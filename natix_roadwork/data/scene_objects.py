@@ -10,9 +10,10 @@ import numpy as np
 
 from natix_roadwork.data.scene_canvas import Canvas, Color, Light
 from natix_roadwork.data.scene_machines import EQUIPMENT, VEHICLES
+from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 
 
-OBJECT_KINDS = ("cone", "barrier", "sign", "worker", "vehicle", "equipment")
+OBJECT_KINDS = MASK_CLASSES
 ORANGE: tuple[Color, ...] = ((255, 96, 16), (250, 112, 28), (240, 84, 20), (255, 120, 40))
 WHITE: Color = (238, 238, 234)
 STEEL: Color = (120, 122, 124)

@@ -14,6 +14,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 FEATURE_POOLINGS = ("cls", "mean", "cls_mean")
 GATES = ("headwise", "elementwise", "none")
 LOSS_TERMS = ("focal", "consistency", "weather")
+# What a mask marks, one channel each.
+MASK_CLASSES = ("cone", "barrier", "sign", "worker", "vehicle", "equipment")
 METADATA_FIELDS = ("gps", "weather", "daytime", "scene", "text")
 GPS_ENCODERS = ("sinusoids", "capped", "spherical_harmonics", "wrap")
 DEFAULT_VOCABULARIES = {
