@@ -150,8 +150,8 @@ class RoadworkModel(FrozenBackboneCheckpoint, TokenExtraction, PreTrainedModel):
             hidden = layer(hidden, mask)
         vision, refined, view_weights = self.view_fusion(hidden, mask, strength)
         embedding = vision
-        mask_logits = self._decoded_masks(global_grid, len(tokens))
-        extra = check_extra(self.config, extra_evidence, len(tokens))
+        mask_logits = self._decoded_masks(global_grid, tokens.shape[0])
+        extra = check_extra(self.config, extra_evidence, tokens.shape[0])
         if self.side_evidence is not None:
             presence = class_presence(mask_logits) if self.config.mask_evidence else None
             correction = self.side_evidence(embedding, presence, extra)
