@@ -111,12 +111,16 @@ def read_annotations(paths: Sequence[str], aliases: Mapping[str, str] | None = N
         files.append({"name": path.name, "sha256": digest})
         categories = {entry["id"]: entry["name"] for entry in content["categories"]}
         kinds |= {name: category_kind(name, table) for name in categories.values()}
-        classes[path.name] = tuple(kind for kind in MASK_CLASSES if kind in {kinds[name] for name in categories.values()})
+        classes[path.name] = tuple(
+            kind for kind in MASK_CLASSES if kind in {kinds[name] for name in categories.values()}
+        )
         strays += _add_photos(path.name, content, categories, photos)
         used = Counter(categories.get(entry.get("category_id")) for entry in content["annotations"])
         unknown.update({name: used[name] for name in categories.values() if kinds[name] is None})
     if len(set(classes.values())) > 1:
-        raise ValueError(f"annotations: the files have categories of different classes ({classes}); run each by itself")
+        raise ValueError(
+            f"annotations: the files have categories of different classes ({classes}); run each by itself"
+        )
     return Annotations(photos, dict(sorted(kinds.items())), classes[files[0]["name"]], dict(unknown), strays, files)
 
 
@@ -147,7 +151,11 @@ def _read(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
         content = json.loads(data)
     except ValueError as error:
         raise ValueError(f"annotations: {str(path)!r} is no JSON: {error}") from error
-    needed = {"images": {"id", "file_name", "width", "height"}, "annotations": {"image_id"}, "categories": {"id", "name"}}
+    needed = {
+        "images": {"id", "file_name", "width", "height"},
+        "annotations": {"image_id"},
+        "categories": {"id", "name"},
+    }
     for key, names in needed.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):

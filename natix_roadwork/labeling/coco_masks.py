@@ -74,7 +74,9 @@ def read_counts(text: str, name: str) -> list[int]:
 def _run_lengths(found: Mapping[str, Any], width: int, height: int, name: str) -> NDArray[np.bool_]:
     counts, size = found.get("counts"), found.get("size")
     if size != [height, width]:
-        raise MaskError("wrong size", f"{name} has an RLE of size {size} (height, width), its photo [{height}, {width}]")
+        raise MaskError(
+            "wrong size", f"{name} has an RLE of size {size} (height, width), its photo [{height}, {width}]"
+        )
     if isinstance(counts, str):
         counts = read_counts(counts, name)
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)

@@ -51,7 +51,9 @@ class HumanProvider:
                 f"{[PurePosixPath(name).name for name in names[:1]]}; photos are matched by file name"
             )
         if self.found.unknown:
-            logger.warning(f"Categories of no class, left out: {self.found.unknown}; class_aliases can name their class.")
+            logger.warning(
+                f"Categories of no class, left out: {self.found.unknown}; class_aliases can name their class."
+            )
         if self.found.strays:
             logger.warning(f"{self.found.strays} annotations belong to photos that their file does not list.")
 

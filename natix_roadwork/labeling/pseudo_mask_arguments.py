@@ -10,7 +10,9 @@ from accelerate import PartialState
 from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
 
 
-LONGEST_WAIT = timedelta(days=7)  # the first process to end waits for the last, which 10 minutes need not be enough for
+LONGEST_WAIT = timedelta(
+    days=7
+)  # the first process to end waits for the last, which 10 minutes need not be enough for
 
 
 @dataclass
@@ -42,9 +44,7 @@ class PseudoMaskArguments:
     min_area: int = field(default=100, metadata={"help": "Objects of fewer pixels are left out."})
     # Data
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub data set."})
-    splits: list[str] = field(
-        default_factory=lambda: ["train", "dev"], metadata={"help": "Some of train, dev, test."}
-    )
+    splits: list[str] = field(default_factory=lambda: ["train", "dev"], metadata={"help": "Some of train, dev, test."})
     allow_lockbox: bool = field(default=False, metadata={"help": "Mark a lockbox, where splits names it."})
     dev_share: float = field(default=0.15, metadata={"help": "Share of the train rows held out as dev."})
     max_megapixels: float = field(default=80.0, metadata={"help": "Larger photos are refused from their header."})

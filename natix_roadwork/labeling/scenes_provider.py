@@ -33,7 +33,9 @@ class ScenesProvider:
             MaskError: If the row names none, or the file is missing, damaged, of another size, or has an unknown class.
         """
         if not row["mask"]:
-            raise MaskError("missing", f"row {row['row_id']!r} names no mask in its column mask; choose another provider")
+            raise MaskError(
+                "missing", f"row {row['row_id']!r} names no mask in its column mask; choose another provider"
+            )
         try:
             mask = read_mask(row["mask"], (photo.shape[1], photo.shape[0]))
         except MaskError as error:
