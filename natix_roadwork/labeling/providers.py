@@ -1,5 +1,7 @@
 """From the key `provider` to what marks the photos: the one place to name a new source of masks."""
 
+from pathlib import Path
+
 import torch
 
 from natix_roadwork.data.dataset import LoadedRows
@@ -21,7 +23,8 @@ def load_provider(settings: PseudoMaskArguments, device: torch.device, rows: Loa
     if settings.provider == "scenes":
         from natix_roadwork.labeling.scenes_provider import ScenesProvider
 
-        return ScenesProvider()
+        has_column = any(any(split["mask"][:]) for split in rows.splits.values())
+        return ScenesProvider(Path(settings.dataset_name) / "masks", has_column)
     if settings.provider == "human":
         try:
             from natix_roadwork.labeling.human_provider import HumanProvider, photo_paths

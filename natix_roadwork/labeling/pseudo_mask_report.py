@@ -9,7 +9,6 @@ from datasets import Dataset
 
 from natix_roadwork.data.masks import mask_path, read_record
 from natix_roadwork.data.natix_columns import LABEL_NAMES
-from natix_roadwork.labeling.mask_provider import MaskProvider
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 from natix_roadwork.runs import RESULT_NAME, RunResult
 
@@ -22,7 +21,7 @@ def summarise(
     folder: Path,
     splits: Mapping[str, Dataset],
     failures: Sequence[Mapping[str, str]],
-    provider: MaskProvider,
+    provider: Mapping[str, Any],
     lockbox: bool,
 ) -> dict[str, Any]:
     """Count what the records of a folder hold; of a killed and resumed run the same as of one that was not.
@@ -31,7 +30,7 @@ def summarise(
         folder: Folder of masks.
         splits: The rows that were to be marked.
         failures: Photos without a mask, with `split` and `reason`.
-        provider: Who marked.
+        provider: Name, classes and settings of who marked.
         lockbox: Whether `test` is a lockbox, whose counts are not divided by label.
 
     Returns:
@@ -56,20 +55,20 @@ def summarise(
                     f"row {row_id!r}: its mask in {folder} is gone; does another run write there? Run again"
                 )
             _add(totals, record)
-            shown = [kind for kind in provider.classes if record["areas"][kind]]
+            shown = [kind for kind in provider["classes"] if record["areas"][kind]]
             seen = ["photos", *shown, *([ANY] if shown else [])]
             for group in (ALL, LABEL_NAMES[label]) if by_label else (ALL,):
                 groups.setdefault(group, Counter()).update(seen)
         marked = groups[ALL]["photos"]
         rows[name] = {"photos": len(split), "marked": marked, "failed": len(split) - marked}
-        coverage[name] = {group: _shares(counts, provider.classes) for group, counts in sorted(groups.items())}
+        coverage[name] = {group: _shares(counts, provider["classes"]) for group, counts in sorted(groups.items())}
     return {
-        "provider": {"name": provider.name, **provider.settings()},
+        "provider": provider,
         "rows": rows,
         "coverage": coverage,
         "failures": dict(Counter(failure["reason"] for failure in failures)),
         **{key: {name: counts[name] for name in sorted(counts)} for key, counts in totals.items()},
-        "unknown_classes": [kind for kind in MASK_CLASSES if kind not in provider.classes],
+        "unknown_classes": [kind for kind in MASK_CLASSES if kind not in provider["classes"]],
     }
 
 

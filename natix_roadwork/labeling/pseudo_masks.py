@@ -18,26 +18,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.feature_key import differences, photos_fingerprint
 from natix_roadwork.data.feature_shards import remove_leftovers, write_json, write_whole
-from natix_roadwork.data.masks import MaskError, class_areas, mask_path, record_path, write_mask
-from natix_roadwork.data.photo_batches import photo_source
-from natix_roadwork.inference.photo_files import ReadPhoto, read_ahead
+from natix_roadwork.data.masks import mask_path, record_path
 from natix_roadwork.inference.predict_inputs import load_predicted
-from natix_roadwork.labeling.mask_provider import FoundObject, MaskProvider, PhotoObjects
+from natix_roadwork.labeling.mask_provider import MaskProvider
+from natix_roadwork.labeling.photo_marking import Failure, PhotoMarker, Place
 from natix_roadwork.labeling.providers import load_provider
 from natix_roadwork.labeling.pseudo_mask_arguments import PseudoMaskArguments
 from natix_roadwork.labeling.pseudo_mask_report import summarise
-from natix_roadwork.model.photo import load_photo
 from natix_roadwork.runs import RunRecorder, RunResult
 
 
@@ -46,10 +42,6 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 SETTINGS_NAME = "settings.json"
 FAILURES_NAME = "failures.jsonl"
-LOW_SCORE, SMALL = "score below min_score", "area below min_area"
-
-Place = tuple[str, int]
-Failure = dict[str, str]
 
 
 def mark_photos(settings: PseudoMaskArguments) -> RunResult:
@@ -78,14 +70,15 @@ def mark_photos(settings: PseudoMaskArguments) -> RunResult:
         missing: list[Place] = broadcast_object_list(todo)[0]
         started = time.perf_counter()
         own = missing[state.process_index :: state.num_processes]
-        failures = gather_object(_mark(own, splits, provider, settings, state, sum(map(len, splits.values()))))
+        marker = PhotoMarker(provider, record["provider"].get("prompts"), splits, settings)
+        failures = gather_object(_mark(marker, own, state, sum(map(len, splits.values())) - len(missing)))
         seconds = time.perf_counter() - started
         recorder.data = rows.as_dict()
         if state.is_main_process:
             written = len(missing) - len(failures)
             ordered = _in_order(failures, missing, splits)
             write_whole(folder / FAILURES_NAME, "".join(json.dumps(line) + "\n" for line in ordered).encode())
-            recorder.details = summarise(folder, splits, ordered, provider, rows.lockbox) | {
+            recorder.details = summarise(folder, splits, ordered, record["provider"], rows.lockbox) | {
                 "seconds": seconds,
                 "photos_written": written,
                 "photos_per_second": written / seconds if written else None,
@@ -147,13 +140,6 @@ def check_settings(folder: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def filtered(objects: list[FoundObject], min_score: float, min_area: int) -> tuple[list[FoundObject], dict[str, int]]:
-    """Leave out objects of low score, then small ones; returns the others and how many were left out, by reason."""
-    sure = [found for found in objects if found.score >= min_score]
-    large = [found for found in sure if found.area >= min_area]
-    return large, {LOW_SCORE: len(objects) - len(sure), SMALL: len(sure) - len(large)}
-
-
 def _enter(folder: Path, record: Mapping[str, Any], splits: Mapping[str, Dataset]) -> None:
     """Make the folder, say what it holds, and remove what a killed process left half written."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,82 +164,20 @@ def _missing(folder: Path, splits: Mapping[str, Dataset]) -> list[Place]:
     return places
 
 
-def _mark(
-    places: list[Place],
-    splits: Mapping[str, Dataset],
-    provider: MaskProvider,
-    settings: PseudoMaskArguments,
-    state: PartialState,
-    total: int,
-) -> list[Failure]:
-    """Mark this process's photos; returns those that could not be."""
-
-    def read(place: str) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-        split, row = place.split(" ")
-        values = splits[split][int(row)]
-        return values, load_photo(photo_source(values["image"]), settings.max_megapixels, values["row_id"])
-
+def _mark(marker: PhotoMarker, places: list[Place], state: PartialState, done: int) -> list[Failure]:
+    """Mark this process's photos under a progress bar; returns those that could not be."""
     failures = []
-    description = f"Masks by {provider.name}"
-    if state.num_processes > 1:
-        description += f", process {state.process_index + 1} of {state.num_processes}"
-    keys = [f"{split} {row}" for split, row in places]
-    finished = total // state.num_processes - len(places) if places else total
-    show = {"unit": " photos", "initial": max(0, finished), "disable": not state.is_main_process}
-    with logging_redirect_tqdm(), tqdm(total=max(0, finished) + len(places), desc=description, **show) as progress:
-        for batch in read_ahead(keys, read, settings.num_workers, settings.num_workers):
-            for photo in batch:
-                failure = _mark_photo(photo, splits, provider, settings)
-                if failure is not None:
-                    failures.append(failure)
-                    logger.warning(f"{failure['reason']}: {failure['message']}")
-                progress.update()
+    description, share = f"Masks by {marker.provider.name}", state.num_processes
+    if share > 1:
+        description += f", process {state.process_index + 1} of {share}"
+    bar = {"initial": done // share, "total": done // share + len(places), "disable": not state.is_main_process}
+    with logging_redirect_tqdm(), tqdm(desc=description, unit=" photos", **bar) as progress:
+        for failure in marker.mark(places):
+            if failure is not None:
+                failures.append(failure)
+                logger.warning(f"{failure['reason']}: {failure['message']}")
+            progress.update()
     return failures
-
-
-def _mark_photo(
-    photo: ReadPhoto[tuple[dict[str, Any], NDArray[np.uint8]]],
-    splits: Mapping[str, Dataset],
-    provider: MaskProvider,
-    settings: PseudoMaskArguments,
-) -> Failure | None:
-    """Write the mask of one photo, or tell why there is none."""
-    split, row = photo.path.split(" ")
-    row_id = splits[split][int(row)]["row_id"] if photo.content is None else photo.content[0]["row_id"]
-    if photo.content is None:
-        reason, message = "unreadable photo", f"row {row_id!r}: {photo.error}"
-    else:
-        try:
-            _write(provider, *photo.content, settings)
-            return None
-        except ValueError as error:
-            reason = error.reason if isinstance(error, MaskError) else "not marked"
-            message = " ".join(str(error).split())
-    record_path(mask_path(settings.output_dir, row_id)).unlink(missing_ok=True)  # of a mask that was never written
-    return {"row_id": row_id, "split": split, "reason": reason, "message": message}
-
-
-def _write(
-    provider: MaskProvider, row: Mapping[str, Any], photo: NDArray[np.uint8], settings: PseudoMaskArguments
-) -> None:
-    found = provider.find(row, photo)
-    kept, left_out = filtered(found.objects, settings.min_score, settings.min_area)
-    bits = PhotoObjects(kept).bits(photo.shape[1], photo.shape[0])
-    prompts = provider.settings().get("prompts")
-    record = {
-        "provider": provider.name,
-        "classes": list(provider.classes),
-        **({} if prompts is None else {"prompts": prompts}),
-        "presence": found.presence,
-        "objects": [
-            {"kind": one.kind, "prompt": one.prompt, "score": one.score, "area": one.area, "box": list(one.box)}
-            for one in kept
-        ],
-        "areas": class_areas(bits),
-        "left_out": left_out,
-        "notes": found.notes,
-    }
-    write_mask(settings.output_dir, row["row_id"], bits, record)
 
 
 def _in_order(failures: list[Failure], missing: list[Place], splits: Mapping[str, Dataset]) -> list[Failure]:
