@@ -40,10 +40,11 @@ def annotation_mask(annotation: Mapping[str, Any], width: int, height: int) -> t
     if not isinstance(found, list) or not any(found):
         raise _broken(name, "has no segmentation")
     polygons = [_polygon(points, max(width, height), name) for points in found if points]
-    drawn = coco.decode(coco.merge(coco.frPyObjects([points.tolist() for points in polygons], height, width)))
+    drawn = coco.merge(coco.frPyObjects([points.tolist() for points in polygons], height, width))
+    plane = _run_lengths({**drawn, "counts": drawn["counts"].decode()}, width, height, name)
     points = np.concatenate(polygons).reshape(-1, 2)
     clipped = bool((points < -EDGE).any() or (points > np.array([width, height]) + EDGE).any())
-    return drawn.astype(bool), clipped
+    return plane, clipped
 
 
 def read_counts(text: str, name: str) -> list[int]:
