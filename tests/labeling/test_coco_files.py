@@ -55,7 +55,7 @@ def test_unknown_categories_and_strays_are_counted(tmp_path: Path) -> None:
 def test_files_of_other_classes_are_not_mixed(tmp_path: Path) -> None:
     paths = [write_coco(tmp_path / "a.json", coco_of("train", 2)), str(tmp_path / "b.json")]
     write_coco(tmp_path / "b.json", coco_of("dev", 2, ("Cone",)))
-    with pytest.raises(ValueError, match="the files have categories of different classes .* run each by itself"):
+    with pytest.raises(ValueError, match=r"the files have categories of different classes .* run each by itself"):
         read_annotations(paths)
 
 

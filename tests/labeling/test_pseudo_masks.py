@@ -170,7 +170,7 @@ def test_masks_of_other_settings_are_never_mixed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"masks of other settings \(min_area: 0 there, 7 now\); go back to those"):
         mark_photos(settings_of(tmp_path, min_area=7))
     path = write_coco(tmp_path / "a.json", coco_of("train", 4))
-    with pytest.raises(ValueError, match="provider.name: 'scenes' there, 'human' now"):
+    with pytest.raises(ValueError, match=r"provider.name: 'scenes' there, 'human' now"):
         mark_photos(settings_of(tmp_path, provider="human", annotations=[path]))
     photo = tmp_path / "photos" / "train" / "1.png"
     photo.write_bytes(photo.read_bytes()[:-1] + b"x")
@@ -238,7 +238,7 @@ def test_a_lockbox_must_be_asked_for(tmp_path: Path) -> None:
         tmp_path / "scenes", num_rows=24, width=200, test_share=0.25, positive_share=0.5, progress=False
     )
     common = {"dataset_name": str(folder), "splits": ["test"]}
-    with pytest.raises(ValueError, match="is a lockbox; .* Leave test out, or give --allow_lockbox true"):
+    with pytest.raises(ValueError, match=r"is a lockbox; .* Leave test out, or give --allow_lockbox true"):
         mark_photos(settings_of(tmp_path, **common))
     result = mark_photos(settings_of(tmp_path, **common, allow_lockbox=True))
     assert list(result.details["coverage"]["test"]) == ["all"]  # not by label
