@@ -193,6 +193,12 @@ def _warnings(details: Mapping[str, Any], rows: LoadedRows, splits: Mapping[str,
         found.append(
             f"photos without a mask: {details['failures']}; {FAILURES_NAME} names them, the next run tries again"
         )
+    dropped = rows.report.dropped
+    if dropped:
+        found.append(
+            f"rows dropped when the data set was read: {len(dropped)}, such as {dropped[0].row_id!r} ({dropped[0].reason}); "
+            "they have no mask"
+        )
     if details["unknown_classes"]:
         found.append(f"classes nobody looked for: {', '.join(details['unknown_classes'])}; their masks are unknown")
     found += [f"{note}: {count}" for note, count in details["notes"].items()]

@@ -54,6 +54,14 @@ def failures_in(folder: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (Path(folder) / "failures.jsonl").read_text().splitlines()]
 
 
+def damaged_jpeg(photo: Path) -> bytes:
+    """A JPEG that ends as it should, with damage that only decoding finds."""
+    file = io.BytesIO()
+    Image.open(photo).save(file, "JPEG")
+    data, half = file.getvalue(), len(file.getvalue()) // 2
+    return data[:half] + b"\xff\xc8" + data[half + 2 :]
+
+
 def use(monkeypatch: pytest.MonkeyPatch) -> Asked:
     provider = Asked()
     monkeypatch.setattr(pseudo_masks, "load_provider", lambda *_: provider)
@@ -131,19 +139,19 @@ def test_bad_inputs_are_named_and_counted(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     train = tmp_path / "photos" / "train"
     photo = (train / "1.png").read_bytes()
-    jpeg = io.BytesIO()
-    Image.open(train / "1.png").save(jpeg, "JPEG")
-    (train / "1.png").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])  # its header tells nothing of that
+    (train / "1.png").write_bytes(damaged_jpeg(train / "1.png"))
+    (train / "7.png").write_bytes(photo[: len(photo) // 2])  # dropped when the data set is read
     (train / "masks" / "2.png").unlink()
     (train / "masks" / "3.png").write_bytes(b"")
     (train / "masks" / "4.png").write_bytes(photo)
     result = mark_photos(settings)
     reasons = {"unreadable photo": 1, "missing": 1, "damaged": 1, "wrong format": 1}
-    assert result.details["failures"] == reasons and result.details["rows"]["train"]["marked"] == 4
+    assert result.details["failures"] == reasons and result.details["rows"]["train"]["marked"] == 3
     failures = failures_in(settings.output_dir)
     assert [failure["row_id"] for failure in failures] == [f"train/{row}.png" for row in (1, 2, 3, 4)]
     assert all(f"row {failure['row_id']!r}" in failure["message"] for failure in failures)
     assert any("photos without a mask" in text for text in result.warnings)
+    assert any("rows dropped when the data set was read: 1, such as 'train/7.png'" in text for text in result.warnings)
 
 
 def test_human_masks_of_a_data_set(tmp_path: Path) -> None:
