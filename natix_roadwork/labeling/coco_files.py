@@ -109,13 +109,13 @@ def read_annotations(paths: Sequence[str], aliases: Mapping[str, str] | None = N
     for path in map(Path, paths):
         content, digest = _read(path)
         files.append({"name": path.name, "sha256": digest})
-        categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         kinds |= {name: category_kind(name, table) for name in categories.values()}
         classes[path.name] = tuple(
             kind for kind in MASK_CLASSES if kind in {kinds[name] for name in categories.values()}
         )
         strays += _add_photos(path.name, content, categories, photos)
-        used = Counter(categories.get(entry.get("category_id")) for entry in content["annotations"])
+        used = Counter(categories.get(entry["category_id"]) for entry in content["annotations"])
         unknown.update({name: used[name] for name in categories.values() if kinds[name] is None})
     if len(set(classes.values())) > 1:
         raise ValueError(
@@ -153,7 +153,7 @@ def _read(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
         raise ValueError(f"annotations: {str(path)!r} is no JSON: {error}") from error
     needed = {
         "images": {"id", "file_name", "width", "height"},
-        "annotations": {"image_id"},
+        "annotations": {"image_id", "category_id"},
         "categories": {"id", "name"},
     }
     for key, names in needed.items():
@@ -161,8 +161,15 @@ def _read(path: Path) -> tuple[dict[str, list[dict[str, Any]]], str]:
         if not isinstance(entries, list):
             raise ValueError(f"annotations: {str(path)!r} has no list {key!r}; a COCO file has {', '.join(needed)}")
         for number, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not names <= entry.keys():
-                raise ValueError(f"annotations: {str(path)!r}: {key}[{number}] lacks some of {sorted(names)}")
+            if not isinstance(entry, dict) or not all(
+                isinstance(entry.get(name), int | float | str) for name in names
+            ):
+                raise ValueError(
+                    f"annotations: {str(path)!r}: {key}[{number}] needs {', '.join(sorted(names))}, each a number or a text"
+                )
+        ids = [entry["id"] for entry in entries if "id" in names]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"annotations: {str(path)!r} lists several {key} under one id; give each its own")
     return content, hashlib.sha256(data).hexdigest()
 
 
@@ -177,8 +184,6 @@ def _add_photos(
         entry["id"]: AnnotatedPhoto(str(entry["file_name"]), file, entry["width"], entry["height"], categories)
         for entry in content["images"]
     }
-    if len(by_id) < len(content["images"]):
-        raise ValueError(f"annotations: {file!r} lists several images under one id; give each its own")
     strays = 0
     for annotation in content["annotations"]:
         if annotation["image_id"] in by_id:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class HumanProvider:
-    """What people marked in COCO annotation files.
+    """What people marked in COCO annotation files, in pixels of the upright photo, as tools show it.
 
     A listed photo without annotations is known to be empty; one that no file lists is not known, and named. Marks are cut
     off at the photo's edge, and marks of categories nobody knows are left out, both counted in the photo's record.
@@ -55,12 +55,12 @@ class HumanProvider:
                 f"Categories of no class, left out: {self.found.unknown}; class_aliases can name their class."
             )
         if self.found.strays:
-            logger.warning(f"{self.found.strays} annotations belong to photos that their file does not list.")
+            logger.info(f"{self.found.strays} annotations belong to photos that their file does not list.")
 
     def settings(self) -> dict[str, Any]:
         """Return the files with their hashes, and what each category counts as."""
         kinds = {name: kind or "unknown" for name, kind in self.found.kinds.items()}
-        return {"annotations": self.found.files, "categories": kinds}
+        return {"annotations": self.found.files, "categories": kinds, "marks_of_unlisted_photos": self.found.strays}
 
     def find(self, row: Mapping[str, Any], photo: NDArray[np.uint8]) -> PhotoObjects:
         """Draw the marks of one photo.
@@ -79,18 +79,18 @@ class HumanProvider:
         objects: list[FoundObject] = []
         notes: Counter[str] = Counter()
         for annotation in listed.annotations:
-            category = listed.categories.get(annotation.get("category_id"))
+            category = listed.categories.get(annotation["category_id"])
             kind = None if category is None else self.found.kinds[category]
             if category is None:
                 raise MaskError(
                     "broken annotation",
                     f"row {row['row_id']!r}: annotation {annotation.get('id')} of {listed.file} has category "
-                    f"{annotation.get('category_id')!r}, which the file does not list",
+                    f"{annotation['category_id']!r}, which the file does not list",
                 )
             if kind is None:
                 notes[f"unknown category: {category}"] += 1
             elif kind != NO_EVIDENCE:
-                plane, clipped = self._drawn(row, annotation, listed)
+                plane, clipped = self._drawn(row, annotation, listed.file, (width, height))
                 notes["clipped at the photo's edge"] += clipped
                 if plane.any():
                     objects.append(FoundObject.of_plane(kind, plane, prompt=category))
@@ -99,12 +99,12 @@ class HumanProvider:
         return PhotoObjects(objects, notes={name: count for name, count in sorted(notes.items()) if count})
 
     def _drawn(
-        self, row: Mapping[str, Any], annotation: Mapping[str, Any], listed: AnnotatedPhoto
+        self, row: Mapping[str, Any], annotation: Mapping[str, Any], file: str, size: tuple[int, int]
     ) -> tuple[NDArray[np.bool_], bool]:
         try:
-            return annotation_mask(annotation, listed.width, listed.height)
+            return annotation_mask(annotation, *size)
         except MaskError as error:
-            raise MaskError(error.reason, f"row {row['row_id']!r}: {listed.file}: {error}") from error
+            raise MaskError(error.reason, f"row {row['row_id']!r}: {file}: {error}") from error
 
     def _listed(self, row: Mapping[str, Any]) -> AnnotatedPhoto:
         """Find the listed photo of a row: the one of its name, and where that is not enough, of its folders too."""

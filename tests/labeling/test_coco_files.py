@@ -65,7 +65,14 @@ def test_files_of_other_classes_are_not_mixed(tmp_path: Path) -> None:
         ("{", "a.json' is no JSON"),
         ("[]", "has no list 'images'; a COCO file has images, annotations, categories"),
         ('{"images": [], "annotations": {}}', "has no list 'annotations'"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"images\[0\] lacks some of"),
+        (
+            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            r"images\[0\] needs file_name, height, id, width",
+        ),
+        (
+            '{"images": [], "annotations": [{"image_id": [1]}], "categories": []}',
+            r"annotations\[0\] needs category_id",
+        ),
     ],
 )
 def test_files_that_are_none_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -83,5 +90,5 @@ def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
     content = coco_of("train", 2)
     content["images"][1]["id"] = 1
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"'a.json' lists several images under one id"):
+    with pytest.raises(ValueError, match=r"a.json' lists several images under one id"):
         read_annotations([str(tmp_path / "a.json")])

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +235,17 @@ def test_settings_are_checked(tmp_path: Path, values: dict[str, Any], message: s
         settings_of(tmp_path, **values)
 
 
-def test_a_provider_that_cannot_start_stops_before_anything_is_written(tmp_path: Path) -> None:
-    for values in ({"provider": "human", "annotations": [str(tmp_path / "no.json")]},):
-        with pytest.raises(ValueError, match=r"annotations: '.*no.json' cannot be read"):
-            mark_photos(settings_of(tmp_path, **values))
+def test_a_provider_that_cannot_start_stops_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings_of(tmp_path, provider="human", annotations=[str(tmp_path / "no.json")])
+    with pytest.raises(ValueError, match=r"annotations: '.*no.json' cannot be read"):
+        mark_photos(asked)
+    monkeypatch.setitem(sys.modules, "natix_roadwork.labeling.human_provider", None)
+    with pytest.raises(
+        ValueError, match=r"provider=human needs pycocotools .* pip install 'natix-roadwork\[labeling\]'"
+    ):
+        mark_photos(asked)
     assert not (tmp_path / "masks").exists()
 
 
