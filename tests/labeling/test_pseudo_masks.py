@@ -155,6 +155,20 @@ def test_bad_inputs_are_named_and_counted(tmp_path: Path) -> None:
     assert any("rows dropped when the data set was read: 1, such as 'train/7.png'" in text for text in result.warnings)
 
 
+def test_masks_belong_to_the_upright_photo(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    train = tmp_path / "photos" / "train"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    for row in (1, 3):
+        Image.open(train / f"{row}.png").save(train / f"{row}.png", "JPEG", exif=exif)
+    turned = np.ascontiguousarray(np.rot90(mask_of(3), -1))
+    Image.fromarray(turned).save(train / "masks" / "3.png")
+    assert mark_photos(settings).details["failures"] == {"wrong size": 1}
+    assert failures_in(settings.output_dir)[0]["row_id"] == "train/1.png"
+    assert np.array_equal(read_mask(mask_path(settings.output_dir, "train/3.png")).bits, turned)
+
+
 def test_human_masks_of_a_data_set(tmp_path: Path) -> None:
     settings_of(tmp_path)
     paths = [write_coco(tmp_path / f"{split}.json", coco_of(split, 4)) for split in ("train", "dev")]
