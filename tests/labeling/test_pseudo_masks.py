@@ -17,6 +17,7 @@ from natix_roadwork.data.masks import mask_path, read_mask, read_record
 from natix_roadwork.labeling import pseudo_masks
 from natix_roadwork.labeling.mask_provider import FoundObject, PhotoObjects
 from natix_roadwork.labeling.photo_marking import filtered
+from natix_roadwork.labeling.pseudo_mask_arguments import PseudoMaskArguments
 from natix_roadwork.labeling.pseudo_mask_report import mask_table
 from natix_roadwork.labeling.pseudo_masks import mark_photos
 from natix_roadwork.training.yaml_args import parse_recipe
@@ -280,8 +281,6 @@ def test_a_lockbox_must_be_asked_for(tmp_path: Path) -> None:
     "path", sorted((ROOT / "recipes" / "pseudo_masks").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_every_variant_parses(path: Path) -> None:
-    from natix_roadwork.labeling.pseudo_mask_arguments import PseudoMaskArguments
-
     (settings,) = parse_recipe(["--config", str(path)], [PseudoMaskArguments])
     assert Path(settings.output_dir).parts[0] == "runs"
     blocks = [line for line in path.read_text().splitlines() if line in ("# Provider", "# Data", "# Run")]
