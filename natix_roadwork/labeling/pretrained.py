@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
-import transformers
 from transformers import PreTrainedModel
 
 from natix_roadwork.model.backbone import hash_weights
@@ -90,15 +89,12 @@ def check_share(value: float, name: str) -> float:
     return float(value)
 
 
-def model_settings(model: torch.nn.Module, model_id: str, revision: str | None, dtype: str) -> dict[str, Any]:
-    """What of a model decides the outcome: its name, weights, arithmetic and the library that runs it."""
-    return {
-        "model": model_id,
-        "revision": revision,
-        "weights": hash_weights(model),
-        "dtype": dtype,
-        "transformers": transformers.__version__,
-    }
+def model_settings(
+    model: torch.nn.Module, model_id: str, revision: str | None, dtype: str, library: str
+) -> dict[str, Any]:
+    """What of a model decides the outcome: its name, weights, arithmetic, and the library that runs it."""
+    weights = hash_weights(model)
+    return {"model": model_id, "revision": revision, "weights": weights, "dtype": dtype, "library": library}
 
 
 def _not_loaded(model_id: str, revision: str | None, error: Exception) -> str:

@@ -1,13 +1,14 @@
-"""What to ask an open-vocabulary model for, and examples marked by hand.
+"""What to ask a model for: prompts, a table of a detector's own labels, examples marked by hand.
 
 Prompts are short noun phrases, several synonyms a class: each is asked by itself and what several of them find is one
-object. A YAML replaces them whole. The providers `sam3_provider.py` and `box_provider.py` read this module.
+object. A YAML replaces them whole. The providers `sam3_provider.py`, `text_box_provider.py` and
+`box_provider.py` read this module.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,32 @@ def check_classes(classes: Mapping, name: str) -> None:
     for kind in classes:
         if kind not in MASK_CLASSES:
             raise ValueError(f"{name} has the key {kind!r}, which is no class; classes are {', '.join(MASK_CLASSES)}")
+
+
+def check_labels(labels: object, known: Iterable[str], model_id: str) -> dict[str, str]:
+    """Check a table of a detector's labels.
+
+    Args:
+        labels: The detector's label to our class.
+        known: The detector's labels.
+        model_id: Stands in the errors.
+
+    Raises:
+        ValueError: If a label is not the detector's or a class not ours; it is named.
+    """
+    known = list(known)
+    if not isinstance(labels, Mapping) or not labels:
+        raise ValueError(f"labels={labels!r} must map labels of {model_id} to classes, such as {{person: worker}}")
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        more = ", ..." if len(known) > 100 else ""
+        raise ValueError(
+            f"labels names {unknown}, which {model_id} does not have; it has {', '.join(known[:100])}{more}"
+        )
+    for label, kind in labels.items():
+        if kind not in MASK_CLASSES:
+            raise ValueError(f"labels[{label!r}]={kind!r} is no class; classes are {', '.join(MASK_CLASSES)}")
+    return dict(labels)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -140,7 +141,8 @@ class Sam3Provider:
 
     @cached_property
     def _model_settings(self) -> dict[str, Any]:
-        return model_settings(self.model, self.model_id, self.revision, self.dtype)
+        library = f"transformers {transformers.__version__}"
+        return model_settings(self.model, self.model_id, self.revision, self.dtype, library)
 
     @torch.inference_mode()
     def find(self, row: Mapping[str, Any], photo: NDArray[np.uint8]) -> PhotoObjects:
