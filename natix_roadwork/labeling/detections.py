@@ -5,11 +5,9 @@ The providers read this module; detector evidence counts the boxes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from natix_roadwork.labeling.mask_provider import FoundObject
@@ -31,14 +29,6 @@ class Detection:
     box: tuple[float, float, float, float]
     score: float
     prompt: str
-
-
-class Detector(Protocol):
-    """Finds boxes in photos."""
-
-    def detect(self, photo: NDArray[np.uint8]) -> list[Detection]:
-        """Find the boxes of a photo `(H, W, 3)` RGB, upright, by falling score."""
-        ...
 
 
 def distinct_boxes(

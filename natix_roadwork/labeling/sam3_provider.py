@@ -183,7 +183,8 @@ class Sam3Provider:
             examples = {name: read[name].to(self.model.device) for name in ("input_boxes", "input_boxes_labels")}
         for embedded, attended in self._texts[kind]:
             count = len(embedded)
-            with arithmetic(self.model.device, self.dtype):
+            # SAM 3 pools the features in example boxes as float16, which autocast to bfloat16 refuses.
+            with arithmetic(self.model.device, "float32" if boxes else self.dtype):
                 out = self.model(
                     vision_embeds=_repeat(vision, count),
                     text_embeds=BaseModelOutputWithPooling(pooler_output=embedded),
@@ -238,7 +239,7 @@ class Sam3Provider:
             tokens = self.processor(text=some, return_tensors="pt").to(self.model.device)
             with arithmetic(self.model.device, self.dtype):
                 embedded = self.model.get_text_features(**tokens).pooler_output
-            yield embedded, tokens["attention_mask"]
+            yield embedded.float(), tokens["attention_mask"]
 
     def _marked(self, row_id: str, size: tuple[int, int]) -> dict[str, list[Box]]:
         """The example boxes of a photo, all of them inside it."""
@@ -255,10 +256,10 @@ class Sam3Provider:
 
 
 def _repeat(vision: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOutput:
-    """One photo's features for `count` prompts, without a copy."""
+    """One photo's features in float32 for `count` prompts, without a copy of each."""
     return Sam3VisionEncoderOutput(
-        fpn_hidden_states=tuple(level.expand(count, -1, -1, -1) for level in vision.fpn_hidden_states),
-        fpn_position_encoding=tuple(level.expand(count, -1, -1, -1) for level in vision.fpn_position_encoding),
+        fpn_hidden_states=tuple(level.float().expand(count, -1, -1, -1) for level in vision.fpn_hidden_states),
+        fpn_position_encoding=tuple(level.float().expand(count, -1, -1, -1) for level in vision.fpn_position_encoding),
     )
 
 

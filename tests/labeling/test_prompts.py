@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from natix_roadwork.labeling.prompts import DEFAULT_PROMPTS, check_prompts, read_exemplars
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
@@ -18,6 +19,12 @@ def test_default_prompts_name_each_class_in_several_ways() -> None:
         "construction equipment",
     ]
     assert all(len(phrases) >= 3 for phrases in DEFAULT_PROMPTS.values())
+
+
+@pytest.mark.parametrize("name", ["sam3", "boxes"])
+def test_recipes_ask_for_the_default_prompts(name: str) -> None:
+    path = Path(__file__).parents[2] / "recipes" / "pseudo_masks" / f"{name}.yaml"
+    assert check_prompts(yaml.safe_load(path.read_text(encoding="utf-8"))["prompts"]) == DEFAULT_PROMPTS
 
 
 def test_prompts_come_in_the_order_of_the_classes() -> None:

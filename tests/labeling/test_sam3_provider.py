@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import Sam3Model, Sam3Processor
+from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig
 
 from natix_roadwork.data.masks import MaskError
 from natix_roadwork.labeling.mask_provider import FoundObject, PhotoObjects
@@ -244,11 +245,29 @@ def test_settings_hold_what_decides(folder: Path, tmp_path: Path) -> None:
     assert others == ["sam3", str(folder), "main", "bfloat16", 0.0, 1.0]
 
 
-def test_bfloat16_finds_nearly_the_same(folder: Path) -> None:
-    photo = _photo(40, 40)
-    full, half = (_provider(folder, dtype=dtype).find(ROW, photo).presence for dtype in ("float32", "bfloat16"))
+def test_bfloat16_finds_nearly_the_same_with_example_boxes_too(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "exemplars.json"
+    file.write_text('{"a/1": {"sign": [[0, 0, 10, 16], [20, 20, 39, 39]]}}')
+    full, half = (
+        _provider(folder, dtype=dtype, exemplars=str(file)).find(ROW, _photo(40, 40)).presence
+        for dtype in ("float32", "bfloat16")
+    )
     assert full != half
     assert list(half.values()) == pytest.approx(list(full.values()), abs=2e-2)
+
+
+def test_weights_as_they_are_published_load(folder: Path, tmp_path: Path) -> None:
+    """The Hub's folder holds the video model, whose detector is SAM 3 for photos."""
+    model = Sam3Model.from_pretrained(folder)
+    Sam3Processor.from_pretrained(folder).save_pretrained(tmp_path)
+    Sam3VideoConfig(detector_config=model.config.to_dict()).save_pretrained(tmp_path)
+    weights = {f"detector_model.{name}": value.clone() for name, value in model.state_dict().items()}
+    save_file(
+        {**weights, "tracker_model.a": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+    )
+    provider = _provider(tmp_path)
+    assert provider.settings()["weights"] == hash_weights(model)
+    assert provider.find(ROW, _photo(40, 40)).presence == _provider(folder).find(ROW, _photo(40, 40)).presence
 
 
 @pytest.mark.parametrize(
