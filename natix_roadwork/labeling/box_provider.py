@@ -31,11 +31,13 @@ class BoxProvider(ABC):
         name: Stands in every record.
         classes: Classes it can find.
         library: What runs it, with its version.
+        marks: What its masks are.
     """
 
     name: str
     classes: tuple[str, ...]
     library: str = f"transformers {transformers.__version__}"
+    marks: str = "filled boxes"
 
     def __init__(
         self, model: nn.Module, *, model_id: str, revision: str | None, min_score: float, nms_iou: float
@@ -70,7 +72,7 @@ class BoxProvider(ABC):
     def settings(self) -> dict[str, Any]:
         """Return everything that decides what is found, weights included, as JSON values."""
         limits = {"min_score": self.min_score, "nms_iou": self.nms_iou}
-        return {"provider": self.name, "masks": "filled boxes", **limits, **self._model_settings}
+        return {"provider": self.name, "masks": self.marks, **limits, **self._model_settings}
 
     @cached_property
     def _model_settings(self) -> dict[str, Any]:
@@ -82,9 +84,11 @@ class LabelBoxProvider(BoxProvider):
 
     Attributes:
         labels: The detector's label to our class; its other labels are not looked for.
+        model_class: What loads its weights.
     """
 
     name = "label_boxes"
+    model_class: Any = AutoModelForObjectDetection
 
     def __init__(
         self,
@@ -132,7 +136,7 @@ class LabelBoxProvider(BoxProvider):
             ValueError: If the model cannot be had, or a setting is wrong.
         """
         processor = load_pretrained(AutoImageProcessor.from_pretrained, model_id, revision)
-        model = load_model(AutoModelForObjectDetection.from_pretrained, model_id, revision, device)
+        model = load_model(cls.model_class.from_pretrained, model_id, revision, device)
         return cls(model, processor, model_id=model_id, revision=revision, **settings)
 
     def settings(self) -> dict[str, Any]:

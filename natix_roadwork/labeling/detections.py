@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, masks_to_boxes
 
 from natix_roadwork.labeling.mask_provider import FoundObject
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
@@ -88,3 +88,10 @@ def filled_boxes(detections: Sequence[Detection]) -> list[FoundObject]:
         mask = np.ones((bottom - top, right - left), bool)
         found.append(FoundObject(detection.kind, (left, top, right, bottom), mask, detection.prompt, detection.score))
     return found
+
+
+def cut_mask(kind: str, mask: torch.Tensor, prompt: str, score: float) -> FoundObject:
+    """Cut a mask `(H, W)` bool of a whole photo, not empty, to its box."""
+    left, top, right, bottom = (int(side) for side in masks_to_boxes(mask[None])[0].tolist())
+    box = (left, top, right + 1, bottom + 1)  # the last row and column belong to it
+    return FoundObject(kind, box, mask[top : box[3], left : box[2]].cpu().numpy(), prompt, score)

@@ -14,13 +14,12 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 from transformers import Sam3Model, Sam3Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3ImageSegmentationOutput, Sam3VisionEncoderOutput
 
 from natix_roadwork.data.masks import MaskError
-from natix_roadwork.labeling.detections import distinct_masks
+from natix_roadwork.labeling.detections import cut_mask, distinct_masks
 from natix_roadwork.labeling.mask_provider import Box, FoundObject, PhotoObjects
 from natix_roadwork.labeling.pretrained import (
     arithmetic,
@@ -224,7 +223,7 @@ class Sam3Provider:
             )
             if found["masks"].any():
                 score = scores[prompt, query].item()
-                yield _cut(kind, found["masks"][0].bool(), self.prompts[kind][prompt], score)
+                yield cut_mask(kind, found["masks"][0].bool(), self.prompts[kind][prompt], score)
 
     @torch.inference_mode()
     def _encode_texts(self, phrases: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -261,10 +260,3 @@ def _repeat(vision: Sam3VisionEncoderOutput, count: int) -> Sam3VisionEncoderOut
         fpn_hidden_states=tuple(level.float().expand(count, -1, -1, -1) for level in vision.fpn_hidden_states),
         fpn_position_encoding=tuple(level.float().expand(count, -1, -1, -1) for level in vision.fpn_position_encoding),
     )
-
-
-def _cut(kind: str, mask: Tensor, prompt: str, score: float) -> FoundObject:
-    """Cut a mask `(H, W)` that is not empty to its box."""
-    left, top, right, bottom = (int(side) for side in masks_to_boxes(mask[None])[0].tolist())
-    box = (left, top, right + 1, bottom + 1)
-    return FoundObject(kind, box, mask[top : box[3], left : box[2]].cpu().numpy(), prompt, score)

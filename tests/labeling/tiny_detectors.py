@@ -18,6 +18,7 @@ from transformers import (
     MMGroundingDinoForObjectDetection,
     PreTrainedModel,
     RfDetrConfig,
+    RfDetrForInstanceSegmentation,
     RfDetrForObjectDetection,
     RfDetrImageProcessor,
     RTDetrImageProcessor,
@@ -79,7 +80,7 @@ def save_grounded(kind: str, folder: Path) -> Path:
 
 
 def save_labelled(kind: str, folder: Path) -> Path:
-    """Save a tiny detector with `LABELS`: `d_fine`, `rt_detr_v2` or `rf_detr`, with its image processor."""
+    """Save a tiny detector with `LABELS`: `d_fine`, `rt_detr_v2`, `rf_detr` or `rf_detr_masks`, with its image processor."""
     stages = ["stage2", "stage3", "stage4"]
     if kind == "d_fine":
         _save(DFineForObjectDetection, DFineConfig(backbone_config=_hgnet(), lqe_hidden_dim=8, **_DETR), folder)
@@ -89,10 +90,12 @@ def save_labelled(kind: str, folder: Path) -> Path:
         )
         _save(RTDetrV2ForObjectDetection, RTDetrV2Config(backbone_config=backbone, **_DETR), folder)
     else:
-        _save(RfDetrForObjectDetection, _rf_detr(), folder)
-    processor = RfDetrImageProcessor if kind == "rf_detr" else RTDetrImageProcessor
-    side = 56 if kind == "rf_detr" else 64
-    processor(size={"height": side, "width": side}).save_pretrained(folder)
+        _save(RfDetrForObjectDetection if kind == "rf_detr" else RfDetrForInstanceSegmentation, _rf_detr(), folder)
+    rf_detr = kind.startswith("rf_detr")
+    side = 56 if rf_detr else 64
+    (RfDetrImageProcessor if rf_detr else RTDetrImageProcessor)(size={"height": side, "width": side}).save_pretrained(
+        folder
+    )
     return folder
 
 
