@@ -58,7 +58,7 @@ class UltralyticsProvider(BoxProvider):
             ultralytics = importlib.import_module("ultralytics")
         except ImportError as error:
             raise ValueError(
-                f"provider=ultralytics needs the package ultralytics, which cannot be imported ({error}). It is AGPL-3.0, "
+                f"provider=ultralytics_boxes needs the package ultralytics, which cannot be imported ({error}). It is AGPL-3.0, "
                 "not a part of this project: read its licence, then install it, or YOLO-Master's fork of it, yourself; "
                 "RF-DETR and D-FINE (provider: label_boxes) need neither"
             ) from error
