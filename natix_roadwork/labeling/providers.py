@@ -34,4 +34,34 @@ def load_provider(settings: PseudoMaskArguments, device: torch.device, rows: Loa
             ) from error
         names = [path for split in rows.splits.values() for path in photo_paths(split)]
         return HumanProvider(settings.annotations, names, settings.aliases)
-    raise ValueError(f"provider={settings.provider!r} cannot run on {device}: it is not part of this version")
+    provider_class = _model_provider(settings.provider)
+    revision = {} if settings.model_revision is None else {"revision": settings.model_revision}
+    return provider_class.from_pretrained(
+        settings.model,
+        device=device,
+        min_score=settings.min_score,
+        **revision,
+        **settings.model_settings(settings.provider),
+    )
+
+
+def _model_provider(name: str) -> type:
+    if name == "sam3":
+        from natix_roadwork.labeling.sam3_provider import Sam3Provider
+
+        return Sam3Provider
+    if name == "text_boxes":
+        from natix_roadwork.labeling.text_box_provider import TextBoxProvider
+
+        return TextBoxProvider
+    if name == "label_boxes":
+        from natix_roadwork.labeling.box_provider import LabelBoxProvider
+
+        return LabelBoxProvider
+    if name == "label_masks":
+        from natix_roadwork.labeling.instance_provider import LabelMaskProvider
+
+        return LabelMaskProvider
+    from natix_roadwork.labeling.ultralytics_provider import UltralyticsProvider
+
+    return UltralyticsProvider

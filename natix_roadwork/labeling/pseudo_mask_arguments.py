@@ -3,24 +3,26 @@
 import json
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
 
 from accelerate import PartialState
 
 from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
+from natix_roadwork.labeling.provider_arguments import MODEL_PROVIDERS, ModelProviderArguments
 
 
-LONGEST_WAIT = timedelta(
-    days=7
-)  # the first process to end waits for the last, which 10 minutes need not be enough for
+# The first process to end waits for the last, for which 10 minutes need not be enough.
+LONGEST_WAIT = timedelta(days=7)
+PROVIDERS = ("scenes", "human", *MODEL_PROVIDERS)
 
 
 @dataclass
-class PseudoMaskArguments:
+class PseudoMaskArguments(ModelProviderArguments):
     """Who marks which photos, and where the masks go.
 
     Attributes:
-        provider: `scenes` = the drawn scenes' own masks; `human` = COCO annotation files; `sam3`, `boxes` = models.
+        provider: `scenes` = the drawn scenes' own masks; `human` = COCO annotation files; `sam3`; `text_boxes` = a
+            detector that is asked in words; `label_boxes`, `label_masks`, `ultralytics_boxes` = detectors with labels of
+            their own. Boxes are filled.
         annotations: Of `human`: COCO files, such as ROADWork's `instances_train_gps_split.json`.
         class_aliases: Of `human`: JSON mapping of a category's name to one of our classes, or to `none` for what is no
             evidence; goes before `coco_files.CATEGORY_KINDS`.
@@ -36,7 +38,7 @@ class PseudoMaskArguments:
     """
 
     dataset_name: str = field(metadata={"help": "Hub id, folder of parquet shards, or imagefolder."})
-    provider: Literal["sam3", "human", "boxes", "scenes"] = field(metadata={"help": "Who marks the photos."})
+    provider: str = field(metadata={"help": f"Who marks the photos: {', '.join(PROVIDERS)}."})
     # Provider
     annotations: list[str] = field(default_factory=list, metadata={"help": "human: COCO annotation files."})
     class_aliases: str | None = field(default=None, metadata={"help": "human: JSON mapping of category to class."})
@@ -65,6 +67,9 @@ class PseudoMaskArguments:
         Raises:
             ValueError: If a value cannot be used; the message names the key and its value.
         """
+        if self.provider not in PROVIDERS:
+            raise ValueError(f"provider={self.provider!r} must be one of {', '.join(PROVIDERS)}")
+        self.check_model_keys(self.provider)
         if not 0.0 <= self.min_score <= 1.0:
             raise ValueError(f"min_score={self.min_score!r} must lie between 0 and 1")
         for name, least in (("min_area", 0), ("num_workers", 1)):
