@@ -1,5 +1,6 @@
 """Photos with masks, and COCO files that say the same, for the tests of labeling."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ def write_marked_photos(folder: Path, num_rows: dict[str, int] | None = None) ->
             lines.append(json.dumps(values))
         (folder / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def damaged_jpeg(photo: Path) -> bytes:
+    """A JPEG that ends as it should, with damage that only decoding finds."""
+    file = io.BytesIO()
+    Image.open(photo).save(file, "JPEG")
+    data, half = file.getvalue(), len(file.getvalue()) // 2
+    return data[:half] + b"\xff\xc8" + data[half + 2 :]
 
 
 def settings_of(folder: Path, name: str = "masks", **values: Any) -> PseudoMaskArguments:

@@ -11,13 +11,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from natix_roadwork.data.feature_shards import write_whole
+from natix_roadwork.data.side_files import SideFileError, side_path
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 
 
@@ -26,12 +26,8 @@ RECORD_SUFFIX = "_seg_mask.json"
 UNKNOWN_BITS = 0xFF << len(MASK_CLASSES) & 0xFF
 
 
-class MaskError(ValueError):
+class MaskError(SideFileError):
     """A mask file that is missing, damaged or of another photo; `reason` counts it."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def mask_path(folder: str | Path, row_id: str) -> Path:
     Raises:
         ValueError: If the id names no file below the folder.
     """
-    return _path(folder, row_id, MASK_SUFFIX)
+    return side_path(folder, row_id, MASK_SUFFIX)
 
 
 def record_path(mask: str | Path) -> Path:
@@ -169,15 +165,6 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> PhotoMas
         )
     _check_bits(bits, f"mask {path}")
     return PhotoMask(bits, _known(read_record(path) or {}, f"mask record {record_path(path)}"))
-
-
-def _path(folder: str | Path, row_id: str, suffix: str) -> Path:
-    parts = row_id.split("/")
-    if any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"row {row_id!r} names no file below {folder}; a row id has no empty, '.' or '..' part")
-    return Path(folder, *(quote(part, safe=" ()[]{}+,=@~&'!#$;^") for part in parts[:-1])) / (
-        quote(parts[-1], safe=" ()[]{}+,=@~&'!#$;^") + suffix
-    )
 
 
 def _check_bits(bits: NDArray[np.uint8], name: str) -> None:

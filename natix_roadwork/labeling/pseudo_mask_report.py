@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from natix_roadwork.data.masks import mask_path, read_record
 from natix_roadwork.data.natix_columns import LABEL_NAMES
+from natix_roadwork.labeling.photo_run import describe_speed
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 from natix_roadwork.runs import RESULT_NAME, RunResult
 
@@ -87,12 +88,7 @@ def mask_table(result: RunResult, output_dir: str | Path) -> str:
         lines.append(f"without a mask: {details['failures']}")
     if any(details["left_out"].values()):
         lines.append(f"objects left out: {details['left_out']}")
-    if details["photos_per_second"] is not None:
-        lines.append(
-            f"{details['photos_written']} photos in {details['seconds']:.0f} s, {details['photos_per_second']:.1f} a second"
-        )
-    else:
-        lines.append("nothing was left to mark")
+    lines.append(describe_speed(details))
     lines.append(f"every figure: {Path(output_dir) / RESULT_NAME}")
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
 

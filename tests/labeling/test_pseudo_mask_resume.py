@@ -13,7 +13,7 @@ import pytest
 from accelerate import PartialState
 
 from natix_roadwork.data.masks import read_mask
-from natix_roadwork.labeling import photo_marking
+from natix_roadwork.labeling import mask_writing, photo_marking
 from natix_roadwork.labeling.pseudo_mask_arguments import PseudoMaskArguments
 from natix_roadwork.labeling.pseudo_masks import mark_photos
 from tests.killed_runs import FORK, Moments, finish, in_child
@@ -119,7 +119,7 @@ def test_two_gloo_processes_write_the_files_of_one(
 def test_what_is_there_is_not_marked_again(
     settings: Build, whole: tuple[dict[str, bytes], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = photo_marking.write_mask, []
+    write, written = mask_writing.write_mask, []
 
     def stop_after(count: int) -> None:
         def failing(*arguments: object) -> None:
@@ -128,7 +128,7 @@ def test_what_is_there_is_not_marked_again(
             write(*arguments)
             written.append(arguments[1])
 
-        monkeypatch.setattr(photo_marking, "write_mask", failing)
+        monkeypatch.setattr(mask_writing, "write_mask", failing)
 
     stop_after(3)
     with pytest.raises(KeyboardInterrupt):

@@ -1,7 +1,6 @@
 """A pseudo-mask run in this process: what it writes, counts, leaves out, refuses and tries again."""
 
 import importlib.util
-import io
 import json
 import logging
 import sys
@@ -16,12 +15,12 @@ from natix_roadwork.data import scenes
 from natix_roadwork.data.masks import mask_path, read_mask, read_record
 from natix_roadwork.labeling import pseudo_masks
 from natix_roadwork.labeling.mask_provider import FoundObject, PhotoObjects
-from natix_roadwork.labeling.photo_marking import filtered
+from natix_roadwork.labeling.mask_writing import filtered
 from natix_roadwork.labeling.pseudo_mask_arguments import PseudoMaskArguments
 from natix_roadwork.labeling.pseudo_mask_report import mask_table
 from natix_roadwork.labeling.pseudo_masks import mark_photos
 from natix_roadwork.training.yaml_args import parse_recipe
-from tests.marked_photos import SIZE, coco_of, files_of, mask_of, settings_of, write_coco
+from tests.marked_photos import SIZE, coco_of, damaged_jpeg, files_of, mask_of, settings_of, write_coco
 
 
 ROOT = Path(__file__).parents[2]
@@ -54,14 +53,6 @@ class Asked:
 
 def failures_in(folder: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (Path(folder) / "failures.jsonl").read_text().splitlines()]
-
-
-def damaged_jpeg(photo: Path) -> bytes:
-    """A JPEG that ends as it should, with damage that only decoding finds."""
-    file = io.BytesIO()
-    Image.open(photo).save(file, "JPEG")
-    data, half = file.getvalue(), len(file.getvalue()) // 2
-    return data[:half] + b"\xff\xc8" + data[half + 2 :]
 
 
 def use(monkeypatch: pytest.MonkeyPatch) -> Asked:

@@ -1,0 +1,32 @@
+"""Files that lie beside the rows of a data set, such as masks and depth maps: where a row's file is, and what is wrong with it."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+
+SAFE = " ()[]{}+,=@~&'!#$;^"
+
+
+class SideFileError(ValueError):
+    """A file of a row that is missing, damaged or of another photo; `reason` counts it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def side_path(folder: str | Path, row_id: str, suffix: str) -> Path:
+    """Where a row's file lies in a folder: below the folders of its id, each name made safe for any disk.
+
+    Args:
+        folder: Holds the files of one kind.
+        row_id: Names the file.
+        suffix: What the name ends in.
+
+    Raises:
+        ValueError: If the id names no file below the folder.
+    """
+    parts = row_id.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"row {row_id!r} names no file below {folder}; a row id has no empty, '.' or '..' part")
+    return Path(folder, *(quote(part, safe=SAFE) for part in parts[:-1])) / (quote(parts[-1], safe=SAFE) + suffix)
