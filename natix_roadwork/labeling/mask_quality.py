@@ -248,7 +248,9 @@ def _scores(readings: Readings) -> dict[str, tuple[list[float], list[float]]]:
     for photo in readings.photos:
         for look in photo.objects if photo.listed else []:
             scores.setdefault(look.kind, ([], []))[photo.label].append(look.score)
-    return {kind: scores[kind] for kind in MASK_CLASSES if kind in scores and set(sum(scores[kind], [])) != {1.0}}
+    return {
+        kind: scores[kind] for kind in MASK_CLASSES if kind in scores and {*scores[kind][0], *scores[kind][1]} != {1.0}
+    }
 
 
 def _warnings(readings: Readings, rows: Dataset, in_lockbox: int) -> list[str]:

@@ -31,6 +31,7 @@ from natix_roadwork.data.photo_batches import photo_source
 from natix_roadwork.labeling.mask_agreement import PhotoAgreement, compare_masks
 from natix_roadwork.labeling.mask_looks import Look, measure
 from natix_roadwork.labeling.mask_objects import mask_objects
+from natix_roadwork.labeling.mask_provider import FoundObject
 from natix_roadwork.model.photo import load_photo
 
 
@@ -147,20 +148,20 @@ def read_photos(
     """
     kept = rows.select_columns(["row_id", "image", "label", "group", "width", "height", "mask"])
 
-    def read(number: int) -> PhotoReading | tuple[str, MaskError]:
+    def read(number: int) -> tuple[str, PhotoReading | None, MaskError | None]:
         row = kept[number]
         try:
-            return _read(number, row, folder, reference, readings)
+            return row["row_id"], *_read(number, row, folder, reference)
         except MaskError as error:
-            return row["row_id"], error
+            return row["row_id"], None, error
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(read, chosen)
-        for answer in tqdm(found, "Masks", len(chosen), unit="photo", disable=not progress):
-            if isinstance(answer, PhotoReading):
-                readings.photos.append(answer)
-            else:
-                readings.add_problem(answer[1].reason, answer[0], str(answer[1]))
+        for row_id, reading, error in tqdm(found, "Masks", len(chosen), unit="photo", disable=not progress):
+            if reading is not None:
+                readings.photos.append(reading)
+            if error is not None:
+                readings.add_problem(error.reason, row_id, str(error))
 
 
 def reference_path(row: Mapping[str, Any], folder: Path, reference: Path | None) -> Path | None:
@@ -185,19 +186,19 @@ def row_photo(row: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def _read(
-    number: int, row: Mapping[str, Any], folder: Path, reference: Path | None, readings: Readings
-) -> PhotoReading:
+    number: int, row: Mapping[str, Any], folder: Path, reference: Path | None
+) -> tuple[PhotoReading, MaskError | None]:
+    """Read one photo; where only the reference cannot be used, its error comes beside the reading."""
     path, size = mask_path(folder, row["row_id"]), (row["width"], row["height"])
     mask, record = read_mask(path, size), read_record(path)
     found = mask_objects(mask, record, f"mask {path}")
     photo = row_photo(row) if found.objects else None  # an empty mask says nothing of colours
-    record = record or {}
+    record, agreement, problem = record or {}, None, None
     try:
         agreement = _compare(mask, found.objects, reference_path(row, folder, reference), size)
     except MaskError as error:
-        agreement = None
-        readings.add_problem(f"reference: {error.reason}", row["row_id"], str(error))
-    return PhotoReading(
+        problem = MaskError(f"reference: {error.reason}", str(error))
+    reading = PhotoReading(
         row=number,
         row_id=row["row_id"],
         label=int(row["label"]),
@@ -206,16 +207,19 @@ def _read(
         provider=str(record.get("provider", "")),
         known=mask.known,
         areas=np.array(list(class_areas(mask.bits).values())) * mask.known,
-        objects=[measure(found_object, photo) for found_object in found.objects],
+        objects=[measure(seen, photo) for seen in found.objects],
         approximate=found.approximate,
         listed=found.listed,
         prompts=tuple((kind, prompt) for kind, texts in record.get("prompts", {}).items() for prompt in texts),
         presence=record.get("presence", {}),
         agreement=agreement,
     )
+    return reading, problem
 
 
-def _compare(mask: PhotoMask, objects: list, path: Path | None, size: tuple[int, int]) -> PhotoAgreement | None:
+def _compare(
+    mask: PhotoMask, objects: list[FoundObject], path: Path | None, size: tuple[int, int]
+) -> PhotoAgreement | None:
     if path is None:
         return None
     reference = read_mask(path, size)
