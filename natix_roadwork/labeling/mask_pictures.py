@@ -25,6 +25,7 @@ from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 MOST_EXAMPLES = 6  # of a class and kind
 PICTURE = (480, 360)  # pixels
 TINT = 0.4
+GOOD_IOU = 0.5
 # Far from the orange, red and lime of the things themselves.
 CLASS_COLOURS = {
     "cone": (255, 0, 170),
@@ -81,8 +82,8 @@ class Choice:
 def choose_examples(photos: Sequence[PhotoReading], limit: int) -> list[Choice]:
     """Choose at most `limit` photos of a class and kind, no two of one group.
 
-    Good and doubtful ones are those with the largest and the smallest IoU where a reference marks or misses the class, else
-    the roadwork photos with the highest and lowest mean score. False positives have the largest score on photos without
+    Good and doubtful ones are roadwork photos with the largest IoU, of `GOOD_IOU` or more, and the smallest; where no photo
+    has a reference of the class, those with the highest and the lowest mean score. False positives have the largest score on photos without
     roadwork. Unusual objects break most rules, then lie farthest from the rest of their class.
 
     Raises:
@@ -152,16 +153,21 @@ def paint_mask(photo: NDArray[np.uint8], bits: NDArray[np.uint8]) -> NDArray[np.
 
 def _best_and_worst(photos: Sequence[PhotoReading], number: int, limit: int) -> list[Choice]:
     """Choose by IoU, or without a reference of the class by score."""
-    kind = MASK_CLASSES[number]
-    ranked = [
-        ((float(p.agreement.iou[number]), int(p.agreement.union[number])), p, f"IoU {p.agreement.iou[number]:.2f}")
-        for p in photos
-        if p.agreement is not None and not np.isnan(p.agreement.iou[number])
-    ]
+    kind, ranked = MASK_CLASSES[number], []
+    for photo in photos:
+        iou = np.nan if photo.agreement is None else float(photo.agreement.iou[number])
+        if not np.isnan(iou):
+            missed = " (missed)" if not photo.areas[number] else ""
+            ranked.append(((iou, int(photo.agreement.union[number])), photo, f"IoU {iou:.2f}{missed}"))
+    lowest = GOOD_IOU
     if not ranked:
-        own = [(p, [o for o in p.objects if o.kind == kind]) for p in photos if p.label == 1]
-        ranked = [((float(np.mean([o.score for o in o_])), 0), p, _scores(o_)) for p, o_ in own if o_]
-    good = _first([(rank, Choice(p, kind, "good", text)) for rank, p, text in ranked], limit)
+        lowest = 0.0
+        for photo in photos:
+            own = [look for look in photo.objects if look.kind == kind]
+            if own:
+                ranked.append(((float(np.mean([look.score for look in own])), 0), photo, _scores(own)))
+    ranked = [entry for entry in ranked if entry[1].label == 1]  # the others are false positives, a list of their own
+    good = _first([(rank, Choice(p, kind, "good", text)) for rank, p, text in ranked if rank[0] >= lowest], limit)
     taken = {choice.reading.row for choice in good}
     bad = [((-rank[0], rank[1]), Choice(p, kind, "bad", text)) for rank, p, text in ranked if p.row not in taken]
     return good + _first(bad, limit)
@@ -209,5 +215,5 @@ def _scaled(pixels: NDArray[np.uint8], window: tuple[int, int, int, int], how: i
 def _outline(picture: NDArray[np.uint8], bits: NDArray[np.uint8]) -> None:
     for kind in MASK_CLASSES:
         edges, _ = cv2.findContours(plane_of(bits, kind), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, edges, -1, (0, 0, 0), 3)
-        cv2.drawContours(picture, edges, -1, (255, 255, 255), 1)
+        cv2.drawContours(picture, edges, -1, (0, 0, 0), 4)
+        cv2.drawContours(picture, edges, -1, (255, 255, 255), 2)

@@ -12,7 +12,7 @@ from natix_roadwork.inference.report_charts import AMBER, BLUE, chart_axes, char
 from natix_roadwork.inference.report_page import page_environment
 from natix_roadwork.inference.slice_scores import Estimate
 from natix_roadwork.labeling.mask_looks import COLOURS, FEW_OBJECTS, MEASURES, RULES, SMALLEST_AREA, USUAL
-from natix_roadwork.labeling.mask_pictures import CLASS_COLOURS, HEADINGS
+from natix_roadwork.labeling.mask_pictures import CLASS_COLOURS, GOOD_IOU, HEADINGS
 from natix_roadwork.runs import interval_text
 
 
@@ -34,6 +34,7 @@ def render(quality: "MaskQuality") -> str:
         charts={kind: score_chart(kind, *scores) for kind, scores in quality.scores.items()},
         colours={kind: "rgb({}, {}, {})".format(*colour) for kind, colour in CLASS_COLOURS.items()},
         headings=HEADINGS,
+        good_iou=GOOD_IOU,
         measures=MEASURES,
         rules=RULES,
         usual=USUAL,
