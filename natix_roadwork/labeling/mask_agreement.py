@@ -139,7 +139,7 @@ def score_agreement(
                 photos=int(known[:, number].sum()),
                 marked=int(marked[:, number].sum()),
                 found=sum(len(agreement.found.get(number, [])) for agreement in agreements),
-                expected=sum(int(area) >= min_area for area in coco_mask.area(codes)) if codes else 0,
+                expected=sum(_area(code) >= min_area for code in codes),
                 iou_pooled=pooled[number],
                 iou_mean=mean[number],
                 ap50=ap50,
@@ -184,8 +184,12 @@ def _codes(objects: Sequence[FoundObject]) -> list[dict]:
 
 
 def _annotation(code: dict, photo: int, score: float = 1.0) -> dict:
-    area = int(coco_mask.area(code))
-    return {"image_id": photo, "category_id": 1, "segmentation": code, "area": area, "iscrowd": 0, "score": score}
+    known = {"image_id": photo, "category_id": 1, "iscrowd": 0, "score": score}
+    return {**known, "segmentation": code, "area": _area(code)}
+
+
+def _area(code: dict) -> int:
+    return int(coco_mask.area(code))  # one by one: pycocotools 2.0.11 fails on lists of more than 255
 
 
 def _coco(photos: list[dict], annotations: list[dict]) -> COCO:

@@ -36,10 +36,10 @@ MEASURES = {
     "bottom": "lower edge, 0 at the photo's top and 1 at its bottom",
 }
 RULES = {
-    "colour": "few of its pixels have a usual colour",
-    "aspect": "a width over height out of range",
-    "area": f"over the largest share of the photo, or under {SMALLEST_AREA} pixels",
-    "place": "its lower edge lies too high: in the sky",
+    "colour": "few pixels of a usual colour",
+    "aspect": "width over height out of range",
+    "area": f"too large a share of the photo, or under {SMALLEST_AREA} pixels",
+    "place": "lower edge too high, as in the sky",
 }
 
 

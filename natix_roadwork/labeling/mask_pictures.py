@@ -54,7 +54,7 @@ class Example:
         label: Name of its label.
         text: The figures behind the choice.
         photo: The part of the photo around what is marked, as a `data:` URI.
-        overlay: The same with the mask over it, the reference outlined in white.
+        overlay: The same with the mask over it, the reference outlined in white, an unusual object in a white box.
         referenced: Whether a reference is outlined.
     """
 
@@ -126,6 +126,8 @@ def draw_example(choice: Choice, rows: Dataset, folder: Path, reference: Path | 
     overlay = paint_mask(shown, _scaled(bits, window, cv2.INTER_NEAREST))
     if expected is not None:
         _outline(overlay, _scaled(expected, window, cv2.INTER_NEAREST))
+    if choice.box is not None:
+        _frame(overlay, choice.box, window)
     return Example(
         kind=choice.kind,
         why=choice.why,
@@ -195,10 +197,10 @@ def _odd(broken: Sequence[str], far: float) -> str:
 
 
 def _window(box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int, int, int]:
-    """Widen a box to twice its size, at least a quarter of the photo, in the picture's shape, inside the photo."""
+    """Widen a box to twice its size, at least a sixth of the photo, in the picture's shape, inside the photo."""
     left, top, right, bottom = box
     shape = PICTURE[0] / PICTURE[1]
-    wide = max(2 * (right - left), 2 * (bottom - top) * shape, width / 4)
+    wide = max(2 * (right - left), 2 * (bottom - top) * shape, width / 6)
     across, down = min(width, round(wide)), min(height, round(wide / shape))
     x = min(max(0, (left + right - across) // 2), width - across)
     y = min(max(0, (top + bottom - down) // 2), height - down)
@@ -210,6 +212,14 @@ def _scaled(pixels: NDArray[np.uint8], window: tuple[int, int, int, int], how: i
     scale = min(PICTURE[0] / (right - left), PICTURE[1] / (bottom - top))
     size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
     return cv2.resize(np.ascontiguousarray(pixels[top:bottom, left:right]), size, interpolation=how)
+
+
+def _frame(picture: NDArray[np.uint8], box: tuple[int, int, int, int], window: tuple[int, int, int, int]) -> None:
+    """Draw the box of the object that is meant, a little larger than it is."""
+    scale = picture.shape[1] / (window[2] - window[0])
+    left, top, right, bottom = (round((value - window[place % 2]) * scale) for place, value in enumerate(box))
+    for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 2)):
+        cv2.rectangle(picture, (left - 7, top - 7), (right + 7, bottom + 7), colour, width)
 
 
 def _outline(picture: NDArray[np.uint8], bits: NDArray[np.uint8]) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from natix_roadwork.data.masks import MaskError, PhotoMask
+from natix_roadwork.labeling.mask_agreement import compare_masks, score_agreement
 from natix_roadwork.labeling.mask_looks import class_looks, colour_share, deviations, measure
 from natix_roadwork.labeling.mask_objects import mask_objects, pieces
 from natix_roadwork.labeling.mask_provider import FoundObject
@@ -90,3 +91,12 @@ def test_listed_objects_that_overlap_are_called_approximate() -> None:
 def test_records_that_do_not_fit_are_refused(entry: dict) -> None:
     with pytest.raises(MaskError, match="object 0 of the record is no object of this mask"):
         mask_objects(PhotoMask(np.zeros((10, 20), np.uint8), KNOWN), {"objects": [entry]}, "m")
+
+
+def test_average_precision_takes_more_objects_than_a_byte_counts() -> None:
+    bits = np.zeros((40, 1200), np.uint8)
+    bits[10:30, ::4] = 1  # 300 pieces
+    mask = PhotoMask(bits, KNOWN)
+    agreement = compare_masks(mask, pieces(mask), mask, pieces(mask), False)
+    (score, *_) = score_agreement([agreement] * 2, np.array(["a", "b"]), 1, 0)
+    assert (score.expected, score.ap, score.iou_pooled.value) == (600, 1.0, 1.0)
