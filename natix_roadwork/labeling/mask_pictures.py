@@ -3,7 +3,9 @@
 In come readings and the rows; out go cards with small JPEG pictures as `data:` URIs. Only the chosen photos are read again.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm.auto import tqdm
 
 from natix_roadwork.data.masks import mask_path, read_mask
 from natix_roadwork.data.natix_columns import LABEL_NAMES
@@ -111,6 +114,23 @@ def choose_examples(photos: Sequence[PhotoReading], limit: int) -> list[Choice]:
         ]
         chosen += _first(odd, limit)
     return chosen
+
+
+def draw_examples(
+    choices: Sequence[Choice], rows: Dataset, folder: Path, reference: Path | None, progress: bool = True
+) -> list[Example]:
+    """Draw the cards of all choices, in order.
+
+    Args:
+        choices: What to show.
+        rows: All rows.
+        folder: Masks that are judged.
+        reference: Folder of reference masks; None takes the rows' own.
+        progress: Whether a progress bar is shown.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        drawn = threads.map(lambda choice: draw_example(choice, rows, folder, reference), choices)
+        return list(tqdm(drawn, "Examples", len(choices), unit="photo", disable=not progress))
 
 
 def draw_example(choice: Choice, rows: Dataset, folder: Path, reference: Path | None) -> Example:

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
-from tqdm.auto import tqdm
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_shards import write_whole
 from natix_roadwork.labeling.mask_agreement import ClassAgreement, score_agreement
 from natix_roadwork.labeling.mask_coverage import ClassCoverage, FiringRate, class_coverage, firing_rates
 from natix_roadwork.labeling.mask_looks import ClassLooks, class_looks
-from natix_roadwork.labeling.mask_pictures import Example, choose_examples, draw_example
+from natix_roadwork.labeling.mask_pictures import Example, choose_examples, draw_examples
 from natix_roadwork.labeling.mask_quality_page import render
 from natix_roadwork.labeling.mask_reading import Readings, find_masks, read_photos
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
@@ -194,7 +193,6 @@ def judge_masks(
     groups = np.array([photo.group for photo in compared])
     agreements = [photo.agreement for photo in compared]
     picked = choose_examples(photos, arguments.examples)
-    bar = tqdm(picked, "Examples", unit="photo", disable=not progress)
     known = np.stack([photo.known for photo in photos]).any(axis=0)
     return MaskQuality(
         dataset_name=arguments.dataset_name,
@@ -219,7 +217,7 @@ def judge_masks(
         agreement=score_agreement(agreements, groups, arguments.min_area, arguments.seed) if compared else [],
         problems=readings.problems,
         problem_examples=readings.examples,
-        examples=[draw_example(choice, rows, folder, reference) for choice in bar],
+        examples=draw_examples(picked, rows, folder, reference, progress),
         warnings=_warnings(readings, rows, len(lockbox and lockbox[0])),
         seed=arguments.seed,
     )
