@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import concatenate_datasets
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_shards import write_whole
+from natix_roadwork.data.sources import SPLITS
 from natix_roadwork.labeling.mask_agreement import ClassAgreement, score_agreement
 from natix_roadwork.labeling.mask_coverage import ClassCoverage, FiringRate, class_coverage, firing_rates
 from natix_roadwork.labeling.mask_looks import ClassLooks, class_looks
@@ -35,6 +36,7 @@ class QualityArguments:
         masks: Folder of masks, as `recipes/pseudo_masks.py` writes it.
         dataset_name: Hub id, folder of parquet shards in NATIX's columns, or imagefolder: the photos of the masks.
         reference: Folder of human or drawn masks in the same layout; None takes the rows' own `mask`, where they have one.
+        splits: Which of train, dev and test are judged; a lockbox never is.
         max_photos: Most photos read, drawn at random; 0 reads all.
         examples: Most example photos of a class and kind.
         min_area: Reference objects under so many pixels count neither as found nor as missed.
@@ -47,6 +49,7 @@ class QualityArguments:
     reference: str | None = field(
         default=None, metadata={"help": "Folder of reference masks; default: the rows' own."}
     )
+    splits: list[str] = field(default_factory=lambda: ["train", "dev"], metadata={"help": "Some of train, dev, test."})
     max_photos: int = field(default=2000, metadata={"help": "Most photos read, drawn at random; 0 = all."})
     examples: int = field(default=2, metadata={"help": "Most example photos of a class and kind, 0 to 6."})
     min_area: int = field(default=100, metadata={"help": "Smallest reference object, in pixels."})
@@ -62,7 +65,7 @@ class MaskQuality:
 
     Attributes:
         dataset_name: The data set.
-        splits: Splits of its rows, a lockbox left out.
+        splits: The splits that are judged.
         num_rows: Rows of these splits.
         num_masks: Rows with a mask file.
         sampled: Whether only `max_photos` of those were read.
@@ -178,12 +181,12 @@ def judge_masks(
     """Compute everything the page says.
 
     Raises:
-        ValueError: If no row has a mask in the folder that can be used.
+        ValueError: If there is no such split, one is a lockbox, or no row has a mask in the folder that can be used.
     """
-    splits = [name for name in loaded.splits if name != "test" or not loaded.lockbox]
+    splits = _splits(loaded, arguments.splits)
     rows, readings = concatenate_datasets([loaded.splits[name] for name in splits]), Readings()
-    lockbox = [loaded.splits["test"]["row_id"][:]] if "test" in loaded.splits and loaded.lockbox else []
-    there = find_masks(rows, folder, readings, {row_id for ids in lockbox for row_id in ids})
+    others = {name: split["row_id"][:] for name, split in loaded.splits.items() if name not in splits}
+    there = find_masks(rows, folder, readings, [row_id for ids in others.values() for row_id in ids])
     chosen = _sample(there, arguments.max_photos, arguments.seed)
     read_photos(rows, chosen, folder, reference, readings, progress)
     photos = readings.photos
@@ -218,7 +221,7 @@ def judge_masks(
         problems=readings.problems,
         problem_examples=readings.examples,
         examples=draw_examples(picked, rows, folder, reference, progress),
-        warnings=_warnings(readings, rows, len(lockbox and lockbox[0])),
+        warnings=_warnings(readings, {name: len(ids) for name, ids in others.items()}),
         seed=arguments.seed,
     )
 
@@ -251,10 +254,17 @@ def _scores(readings: Readings) -> dict[str, tuple[list[float], list[float]]]:
     }
 
 
-def _warnings(readings: Readings, rows: Dataset, in_lockbox: int) -> list[str]:
-    found = []
-    if in_lockbox:
-        found.append(f"{in_lockbox} rows of the lockbox are left out")
+def _splits(loaded: LoadedRows, wanted: list[str]) -> list[str]:
+    found = [name for name in loaded.splits if name in wanted]
+    if not found or set(wanted) - set(SPLITS):
+        raise ValueError(f"splits={wanted!r} must be some of {', '.join(SPLITS)}; the data has {list(loaded.splits)}")
+    if loaded.lockbox and "test" in found:
+        raise ValueError(f"splits={wanted!r}: test is a lockbox, which nothing is tuned on; leave it out")
+    return found
+
+
+def _warnings(readings: Readings, left_out: dict[str, int]) -> list[str]:
+    found = [f"{count} rows of {split} are left out" for split, count in left_out.items()]
     if sum(photo.label == 0 for photo in readings.photos) == 0:
         found.append("no photo without roadwork has a mask, so no rate of false positives is known: run negatives too")
     if len({photo.provider for photo in readings.photos}) > 1:

@@ -34,8 +34,8 @@ def loaded(tmp_path: Path) -> LoadedRows:
     return load_rows(str(folder), near_duplicates=False)
 
 
-def judged(loaded: LoadedRows, masks: Path) -> MaskQuality:
-    arguments = QualityArguments(str(masks), loaded.dataset_name, examples=0)
+def judged(loaded: LoadedRows, masks: Path, splits: list[str] | None = None) -> MaskQuality:
+    arguments = QualityArguments(str(masks), loaded.dataset_name, splits=splits or ["train", "dev"], examples=0)
     return judge_masks(loaded, masks, None, arguments, progress=False)
 
 
@@ -62,12 +62,19 @@ def test_a_mask_is_not_its_own_reference(loaded: LoadedRows, tmp_path: Path) -> 
     assert (quality.num_photos, quality.referenced, quality.agreement, quality.problems) == (6, 0, [], {})
 
 
-def test_rows_of_a_lockbox_are_left_out_and_said(loaded: LoadedRows, tmp_path: Path) -> None:
+def test_other_splits_are_left_out_and_a_lockbox_is_refused(loaded: LoadedRows, tmp_path: Path) -> None:
     rows, masks = loaded.splits["dev"], written(loaded, tmp_path / "m")
-    splits = {"dev": rows.select(range(4)), "test": rows.select([4, 5])}
-    quality = judged(dataclasses.replace(loaded, splits=splits, lockbox=True), masks)
+    split = dataclasses.replace(loaded, splits={"dev": rows.select(range(4)), "test": rows.select([4, 5])})
+    quality = judged(split, masks)
     assert (quality.num_rows, quality.num_photos, quality.splits) == (4, 4, ["dev"])
-    assert quality.problems == {} and quality.warnings == ["2 rows of the lockbox are left out"]
+    assert quality.problems == {} and quality.warnings == ["2 rows of test are left out"]
+    assert judged(split, masks, ["dev", "test"]).num_photos == 6
+    for splits, lockbox, message in (
+        (["dev", "test"], True, "test is a lockbox"),
+        (["val"], False, "must be some of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            judged(dataclasses.replace(split, lockbox=lockbox), masks, splits)
 
 
 def test_masks_without_negatives_give_a_warning(loaded: LoadedRows, tmp_path: Path) -> None:
