@@ -24,7 +24,8 @@ from natix_roadwork.data.token_passes import num_tokens
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.cross_fitting import head_on
-from natix_roadwork.training.pretrain_inputs import build_processor, train_augmentation
+from natix_roadwork.training.pretrain_inputs import train_augmentation
+from natix_roadwork.training.pretrain_model import build_processor
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.token_inputs import baseline_features, compute_tokens, feature_folder
 

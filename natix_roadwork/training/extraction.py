@@ -11,7 +11,8 @@ from typing import Any
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.runs import RunRecorder, RunResult
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
-from natix_roadwork.training.pretrain_inputs import build_model, load_splits, train_augmentation
+from natix_roadwork.training.pretrain_inputs import load_splits, train_augmentation
+from natix_roadwork.training.pretrain_model import build_model
 from natix_roadwork.training.token_inputs import compute_tokens, feature_folder
 
 

@@ -26,7 +26,8 @@ from natix_roadwork.training.ablation_tokens import with_cache
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.cross_fitting import CrossFold, fit_head, grouped_folds, head_on
 from natix_roadwork.training.fold_predictions import logits_and_embeddings
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model, load_splits, train_augmentation
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, load_splits, train_augmentation
+from natix_roadwork.training.pretrain_model import build_model
 from natix_roadwork.training.pretraining import warnings_about
 from natix_roadwork.training.token_inputs import compute_tokens, feature_folder, fit_standardizer, standardizer_rows
 
