@@ -1,8 +1,14 @@
-"""Masks to compare: what of a found one lies where it should."""
+"""Masks to compare, what of a found one lies where it should, and rows that have masks."""
+
+from pathlib import Path
 
 import cv2
 import numpy as np
+from datasets import Dataset
 from numpy.typing import NDArray
+
+from natix_roadwork.data.masks import write_mask
+from tests.photo_rows import photo_rows
 
 
 LARGE = 1000  # pixels
@@ -55,3 +61,13 @@ def painted(bits: NDArray[np.uint8], kinds: tuple[int, int, int]) -> NDArray[np.
 def shown(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Undo `painted` on a view `(S, S, 3)`: planes `(3, S, S)`."""
     return np.moveaxis(pixels > 127, -1, 0)
+
+
+def masked_rows(num_rows: int, folder: Path, every: int = 2) -> Dataset:
+    """`photo_rows` of 120 x 90 pixels, every second of which has a mask in a folder; the column `mask` is empty."""
+    rows = photo_rows(num_rows)
+    for row in range(0, num_rows, every):
+        write_mask(folder, f"row:{row}", shapes(120, 90, seed=row), {"classes": ["cone", "barrier", "sign", "worker"]})
+    for name, values in {"width": [120] * num_rows, "height": [90] * num_rows, "mask": [""] * num_rows}.items():
+        rows = rows.add_column(name, values)
+    return rows

@@ -61,10 +61,18 @@ class RowMasks:
             size: Width and height of its upright photo.
 
         Raises:
-            MaskError: If the file has changed since it was checked; the row and the file are named.
+            ValueError: If the file has changed since it was checked; the row and the file are named.
         """
         path = self.paths.get(row_id)
-        return None if path is None else _read(row_id, path, size)
+        try:
+            return None if path is None else _read(row_id, path, size)
+        except MaskError as error:  # a data loader's worker cannot send one that takes two arguments
+            raise ValueError(str(error)) from error
+
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """Count rows for a run's record."""
+        reasons = dict(Counter(one.reason for one in self.bad).most_common())
+        return {"rows": self.num_rows, "with_mask": len(self.paths), "bad": reasons}
 
     def summary(self) -> str:
         """Count the rows with and without a mask, and the bad masks by their reasons."""
@@ -94,6 +102,8 @@ def find_masks(
     mask_size: int,
     mask_folder: str | None = None,
     bad_masks: Literal["refuse", "ignore"] = "refuse",
+    *,
+    required: bool = True,
     state: PartialState | None = None,
 ) -> RowMasks:
     """Find the mask of every row and read each once; processes share the work.
@@ -106,6 +116,7 @@ def find_masks(
         mask_folder: Folder of masks named by row id (`masks.mask_path`); None = only the column counts.
         bad_masks: What a mask that is missing, damaged, of another size or of an unknown class does: `refuse` ends the
             run with a list, `ignore` names it in the log, and it counts as unknown.
+        required: Whether rows without any mask are an error; else the log says so.
         state: The processes that share the work; None = this one alone.
 
     Raises:
@@ -123,11 +134,19 @@ def find_masks(
     left_out = {one.row_id for one in bad}
     paths = {row_id: path for row_id, path, _ in named if row_id not in left_out}
     masks = RowMasks(paths, mask_size, sum(map(len, splits.values())), tuple(bad))
-    _report(masks, bad_masks, mask_folder)
+    _report(masks, bad_masks)
+    if not paths:
+        missing = f"loss_weights has a mask term, but no row has a usable mask (mask_folder={mask_folder!r}): {masks.summary()}"
+        if required:
+            raise ValueError(
+                f"{missing}; make masks with recipes/pseudo_masks.py and name their folder by --mask_folder, or leave the "
+                "term out"
+            )
+        logger.warning(f"{missing}; the term learns nothing from them")
     return masks
 
 
-def _report(masks: RowMasks, bad_masks: str, mask_folder: str | None) -> None:
+def _report(masks: RowMasks, bad_masks: str) -> None:
     logger.info(f"masks: {masks.summary()}")
     if masks.bad and bad_masks == "refuse":
         lines = [one.message for one in masks.bad[:SHOWN]]
@@ -138,11 +157,6 @@ def _report(masks: RowMasks, bad_masks: str, mask_folder: str | None) -> None:
         )
     for one in masks.bad:
         logger.warning(f"{one.message}; it counts as unknown")
-    if not masks.paths:
-        raise ValueError(
-            f"loss_weights has a mask term, but no row has a usable mask (mask_folder={mask_folder!r}): {masks.summary()}; "
-            "make masks with recipes/pseudo_masks.py and name their folder by --mask_folder, or leave the term out"
-        )
 
 
 def _named(rows: Dataset, mask_folder: str | None) -> Iterator[tuple[str, str, tuple[int, int]]]:

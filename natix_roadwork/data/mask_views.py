@@ -101,7 +101,7 @@ def cell_levels(cover: Pixels, known: NDArray[np.bool_], mask_size: int) -> NDAr
         `(C, m, m)` uint8, 255 for a class that is not known; `shares` reads them.
     """
     levels = np.zeros((NUM_CLASSES, mask_size, mask_size), np.uint8)
-    down, across = (_cell_weights(side, mask_size) for side in cover.shape[:2])
+    down, across = (cell_weights(side, mask_size) for side in cover.shape[:2])
     for kind, plane in enumerate(np.moveaxis(cover, -1, 0)):
         if plane.any():
             filled = down @ plane.astype(np.float32) @ across.T / PAINTED
@@ -121,8 +121,8 @@ def shares(levels: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _cell_weights(size: int, cells: int) -> NDArray[np.float32]:
-    """`(cells, size)`: how much of cell i pixel j covers; the cells lie evenly on the pixels, rows sum to 1."""
+def cell_weights(size: int, cells: int) -> NDArray[np.float32]:
+    """Return `(cells, size)`: how much of cell i pixel j covers; the cells lie evenly on the pixels, rows sum to 1."""
     edges = np.arange(cells + 1) * size / cells
     low, high = edges[:-1, None], edges[1:, None]
     pixels = np.arange(size)

@@ -15,12 +15,14 @@ from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.data.leak_audit import MetadataChoice, resolve_metadata_fields
+from natix_roadwork.data.mask_source import RowMasks
 from natix_roadwork.data.photo_batches import PhotoRows
 from natix_roadwork.gps.gate import SamplingPlan
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.gps_inputs import sampling_of
+from natix_roadwork.training.mask_inputs import mask_inputs
 from natix_roadwork.training.metadata_inputs import metadata_inputs
 from natix_roadwork.training.pretrain_model import build_model, unnormalised
 from natix_roadwork.training.token_inputs import (
@@ -44,6 +46,7 @@ class PretrainInputs:
         sampling: How train rows are drawn by their coordinates; None = not by them.
         metadata: The metadata fields the model reads, and the record of how they were chosen.
         fitted: `(N,)` numbers of the train rows that are trained on; None = the first ones, as many as there are inputs.
+        masks: Masks of the rows; None = the loss has no mask term.
     """
 
     rows: LoadedRows
@@ -54,6 +57,7 @@ class PretrainInputs:
     metadata: MetadataChoice = field(default_factory=lambda: MetadataChoice([], {}))
     sampling: SamplingPlan | None = None
     fitted: NDArray[np.int64] | None = None
+    masks: RowMasks | None = None
 
     @property
     def sampling_weights(self) -> NDArray[np.float64] | None:
@@ -87,6 +91,7 @@ def prepare_inputs(
         ValueError: If the data, the backbone or a setting cannot be used.
     """
     rows, splits = load_splits(settings, args)
+    masks = mask_inputs(splits, settings, args)
     choice = choose_metadata(settings, rows, args.seed)
     with args.main_process_first(desc="planning the draws"):
         sampling = sampling_of(rows, settings, args.seed)
@@ -104,7 +109,7 @@ def prepare_inputs(
     kept: dict[str, Any] = {"folder": folder, "metadata": metadata, "augmentation": augmentation}
     tokens: dict[str, FeatureRows] = {}
     if cached or settings.baselines:
-        tokens = compute_tokens(splits, model, processor, settings, args, **kept)
+        tokens = compute_tokens(splits, model, processor, settings, args, masks=masks if cached else None, **kept)
     sample = standardizer_rows(len(splits["train"]), args.seed)
     if tokens:
         fit_standardizer(model, tokens["train"].select(sample))
@@ -116,9 +121,9 @@ def prepare_inputs(
     inputs: dict[str, Any] = tokens
     if not cached:
         views = unnormalised(processor)
-        photos = {name: PhotoRows(split, views, metadata, augmentation) for name, split in splits.items()}
+        photos = {name: PhotoRows(split, views, metadata, augmentation, masks) for name, split in splits.items()}
         inputs = _with_selection(photos, fitted, selection)
-    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted)
+    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted, masks)
 
 
 def selection_rows(train: Dataset, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
