@@ -9,6 +9,7 @@ photo come from (seed, epoch, position), those of one of its views from (seed, e
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -19,10 +20,11 @@ from torch.utils.data import get_worker_info
 
 from natix_roadwork.data.augmentation_effects import photo_effects, view_effects
 from natix_roadwork.data.augmentation_presets import VALIDATOR_REGIMES, check_preset, probabilities
+from natix_roadwork.data.mask_views import through_picture, view_cover
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.photo import PhotoSource, load_photo
-from natix_roadwork.subnet.challenge import draw_level, validator_view
+from natix_roadwork.subnet.challenge import draw_level, validator_geometry, validator_view
 
 
 # Rises when the same settings and address give other pixels than before.
@@ -74,7 +76,8 @@ class ViewAugmentation:
             views: `uint8` `(V, S, S, 3)`; not changed.
             epoch: Number of the epoch, from 0.
             position: Place among the draws of the epoch, from 0.
-            mask: `uint8` `(S, S)` of the global view, view 0, one class a bit; it follows the geometry of that view.
+            mask: Cover of the global view, view 0, `uint8` `(S, S, C)` (`data/mask_views.py`); it follows the geometry of
+                that view.
             view_indices: Which views of the photo these are; all from 0 on when None.
 
         Returns:
@@ -124,6 +127,31 @@ class ViewAugmentation:
         views, valid = processor.views_and_mask(photo)
         return self(views, epoch, position), valid
 
+    def views_and_cover(
+        self, processor: RoadworkImageProcessor, photo: PhotoSource, bits: NDArray[np.uint8], epoch: int, position: int
+    ) -> tuple[NDArray[np.uint8], list[bool], NDArray[np.uint8]]:
+        """Do what `views_of` does, with a mask that follows the photo.
+
+        Args:
+            processor: Cuts the views.
+            photo: Anything `load_photo` opens.
+            bits: `uint8` `(H, W)` mask of the upright photo, one class a bit.
+            epoch: Number of the epoch, from 0.
+            position: Place among the draws of the epoch, from 0.
+
+        Returns:
+            What `views_of` does, and the cover of the global view, `uint8` `(S, S, C)`.
+
+        Raises:
+            ValueError: If the photo cannot be read, or the address is negative.
+        """
+        if self.preset in VALIDATOR_REGIMES:
+            sent = through_picture(bits, partial(self._as_sent, epoch=epoch, position=position))
+            return *self.views_of(processor, photo, epoch, position), view_cover(processor, sent)
+        views, valid = processor.views_and_mask(photo)
+        views, cover = self(views, epoch, position, view_cover(processor, bits))
+        return views, valid, cover
+
     def settings(self) -> dict[str, Any]:
         """Give everything that decides the outcome besides the address, as JSON values."""
         return {
@@ -152,6 +180,12 @@ class ViewAugmentation:
             self._built[size] = A.Compose(view_effects(self.preset)), A.Compose(photo_effects(self.preset, size))
         return self._built[size]
 
+    def _as_sent(self, picture: NDArray[np.uint8], epoch: int, position: int) -> NDArray[np.uint8]:
+        """Move a picture as a validator moves the photo of an address."""
+        draw = self._draw(epoch, position, PHOTO_STAGE, WHOLE_PHOTO)
+        regime = VALIDATOR_REGIMES[self.preset]
+        return np.asarray(validator_geometry(Image.fromarray(picture), regime, draw_level(draw), draw))
+
     def _draw(self, epoch: int, position: int, stage: int, view: int) -> np.random.Generator:
         if epoch < 0 or position < 0:
             raise ValueError(f"epoch={epoch!r} and position={position!r} must be 0 or more")
@@ -176,8 +210,10 @@ def _check(views: NDArray[np.uint8], indices: list[int], mask: NDArray[np.uint8]
         raise ValueError(f"view_indices={indices} must name each of the {len(views)} views once")
     if mask is None:
         return
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.shape != shape[1:3]:
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.shape[:-1] != shape[1:3]:
         kind = getattr(mask, "dtype", type(mask).__name__)
-        raise ValueError(f"mask must be a uint8 array {shape[1:3]} like the views, got {kind} {np.shape(mask)}")
+        raise ValueError(
+            f"mask must be a uint8 array ({shape[1]}, {shape[2]}, C) like the views, got {kind} {np.shape(mask)}"
+        )
     if 0 not in indices:
         raise ValueError(f"view_indices={indices} lacks the global view, 0, which the mask belongs to")

@@ -165,8 +165,18 @@ class Warp(InPlace, A.DualTransform):
         cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB, dst=out)
 
     def apply_to_mask(self, mask: Picture, matrix: NDArray[np.float64] | None, **params: Any) -> Picture:
-        """Take the nearest pixel, which keeps packed bits whole."""
-        return mask if matrix is None else move(mask, matrix, cv2.INTER_NEAREST)
+        """Resample the mask as the picture."""
+        return mask if matrix is None else move_cover(mask, matrix)
+
+
+def move_cover(cover: Picture, matrix: NDArray[np.float64]) -> Picture:
+    """Move the cover of a view `(H, W, C)` as its picture is moved, four channels at a time."""
+    moved = np.zeros_like(cover)
+    for start in range(0, cover.shape[2], 4):
+        part = np.ascontiguousarray(cover[..., start : start + 4])
+        if part.any():
+            moved[..., start : start + 4] = move(part, matrix, cv2.INTER_LINEAR).reshape(part.shape)
+    return moved
 
 
 def move(picture: Picture, matrix: NDArray[np.float64], interpolation: int, out: Picture | None = None) -> Picture:

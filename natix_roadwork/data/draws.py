@@ -51,10 +51,23 @@ class PhotoAugmentation(Protocol):
 
 
 class Augmentation(PhotoAugmentation, Protocol):
-    """What also changes views that are cut already; `data.augmentation.ViewAugmentation` is one."""
+    """What also changes views that are cut already, and masks with them; `data.augmentation.ViewAugmentation` is one."""
 
-    def __call__(self, views: NDArray[np.uint8], epoch: int, position: int) -> NDArray[np.uint8]:
-        """Return the changed views `(V, S, S, 3)`, of the same shape."""
+    def __call__(
+        self,
+        views: NDArray[np.uint8],
+        epoch: int,
+        position: int,
+        mask: NDArray[np.uint8] | None = None,
+        view_indices: Sequence[int] | None = None,
+    ) -> NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the changed views `(V, S, S, 3)`, of the same shape, and with a mask of view 0 also the mask."""
+        ...
+
+    def views_and_cover(
+        self, processor: RoadworkImageProcessor, photo: PhotoSource, bits: NDArray[np.uint8], epoch: int, position: int
+    ) -> tuple[NDArray[np.uint8], list[bool], NDArray[np.uint8]]:
+        """Do what `views_of` does, and bring the mask `(H, W)` of the photo to its global view, `(S, S, C)`."""
         ...
 
     def settings(self) -> dict[str, Any]:

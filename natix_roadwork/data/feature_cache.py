@@ -4,7 +4,8 @@ In come rows with encoded photos, the model and its processor; out goes a folder
 reads. A folder holds::
 
     settings.json                    what the tokens depend on, readable; its hash is the cache's key
-    shard-00000.safetensors ...      tokens (R, K + 1, V, T, D), view_mask (R, V), with int8 also scales (R, K + 1, V, T)
+    shard-00000.safetensors ...      tokens (R, K + 1, V, T, D), view_mask (R, V), with int8 also scales (R, K + 1, V, T),
+                                     with the patch grid of the global view also grid (R, K + 1, h, w, D)
     manifest.json                    written last: shape, and size and checksum of each shard
 
 Draw 0 is clean; draw k of row r is the augmentation at epoch k - 1 and position r. Which rows run through the backbone
@@ -13,7 +14,7 @@ together depends on their numbers alone, so any number of processes, and any res
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -131,10 +132,40 @@ def extract_features(
     """
     options = options or FeatureOptions()
     record = feature_record(rows, model, processor, options)
-    key = feature_key(record)
     if folder is None:
-        folder = Path(datasets.config.HF_DATASETS_CACHE) / "natix_roadwork_features" / key[:32]
-    folder = Path(folder)
+        folder = Path(datasets.config.HF_DATASETS_CACHE) / "natix_roadwork_features" / feature_key(record)[:32]
+    shape = (len(rows), options.draws + 1, model.config.num_views, num_tokens(model), model.config.feature_dim)
+    passes = TokenPasses(rows, model, processor, options, shape)
+    if state is not None and state.num_processes > 1:
+        description += f", process {state.process_index + 1} of {state.num_processes}"
+    compute = partial(passes.compute, num_workers=num_workers, description=description)
+    return fill_cache(folder, record, shape, compute, stored_bytes(shape, options.dtype, passes.grid), state)
+
+
+def fill_cache(
+    folder: str | Path,
+    record: dict[str, Any],
+    shape: tuple[int, int, int, int, int],
+    compute: Callable[..., Iterator[dict[str, torch.Tensor]]],
+    num_bytes: int,
+    state: PartialState | None = None,
+) -> FeatureCache:
+    """Compute the shards of a folder that are missing, and open it.
+
+    Args:
+        folder: Where they lie.
+        record: What they depend on, with `rows.count` and `rows_a_shard`; another one's folder is refused.
+        shape: Of all values, N first.
+        compute: Called with the ranges of rows to compute, `finished` rows and whether to `show` progress; yields the
+            tensors of each range.
+        num_bytes: Of all shards.
+        state: The processes that share the work; None = this one alone.
+
+    Raises:
+        ValueError: As `extract_features`.
+        OSError: If the disk is too full.
+    """
+    folder, key = Path(folder), feature_key(record)
     is_main = state is None or state.is_main_process
     check_settings(folder, record)
     if is_main:
@@ -144,20 +175,16 @@ def extract_features(
     own = {number: path for number, path in enumerate(paths) if state is None or _is_own(number, state)}
     there = {number: path for number, path in own.items() if path.is_file()}
     _verify(list(there.values()), key)
-    shape = (len(rows), options.draws + 1, model.config.num_views, num_tokens(model), model.config.feature_dim)
     missing = {number: path for number, path in own.items() if number not in there}
     if missing:
         if (folder / MANIFEST_NAME).is_file():
             logger.warning(f"{[path.name for path in missing.values()]} of {folder} are missing and computed again.")
         absent = sum(not path.is_file() for path in paths)
-        check_space(folder, stored_bytes(shape, options.dtype) * absent // len(paths))
-        size = record["rows_a_shard"]
-        ranges = {number: range(number * size, min((number + 1) * size, len(rows))) for number in own}
-        if state is not None and state.num_processes > 1:
-            description += f", process {state.process_index + 1} of {state.num_processes}"
-        passes = TokenPasses(rows, model, processor, options, shape)
+        check_space(folder, num_bytes * absent // len(paths))
+        size, rows = record["rows_a_shard"], record["rows"]["count"]
+        ranges = {number: range(number * size, min((number + 1) * size, rows)) for number in own}
         finished, todo = sum(len(ranges[number]) for number in there), [ranges[number] for number in missing]
-        shards = passes.compute(todo, num_workers, description, finished, show=is_main)
+        shards = compute(todo, finished=finished, show=is_main)
         for path, tensors in zip(missing.values(), shards, strict=True):
             write_shard(path, tensors, key)
     _wait(state)

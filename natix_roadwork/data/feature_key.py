@@ -25,8 +25,8 @@ from natix_roadwork.model.modeling_roadwork import RoadworkModel
 
 FORMAT_VERSION = 2
 VIEWS_A_PASS = 48  # a convolutional backbone on a CPU is fastest at 12 to 48 views
-ROWS_A_SHARD = 64
-MOST_SHARDS = 256
+ROWS_A_SHARD, MOST_SHARDS = 64, 256
+GRID_ROWS_A_SHARD, MOST_GRID_SHARDS = 16, 2048  # a row with grids takes megabytes, and a shard is built in memory
 TAIL_BYTES = 64
 
 
@@ -39,6 +39,7 @@ class FeatureOptions:
         dtype: `float16`, or `int8` with a scale for each token: half the bytes.
         precision: `float32`, or `bfloat16` to run the backbone under autocast.
         augmentation: Makes the K draws.
+        grid: Whether the patch grid of each draw of the global view is kept too, as float16.
 
     Raises:
         ValueError: If a value is out of range, or draws are asked for without an augmentation.
@@ -48,6 +49,7 @@ class FeatureOptions:
     dtype: Literal["float16", "int8"] = "float16"
     precision: torch.dtype = torch.float32
     augmentation: Augmentation | None = None
+    grid: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -65,10 +67,11 @@ def rows_a_pass(num_views: int) -> int:
     return max(1, VIEWS_A_PASS // num_views)
 
 
-def rows_a_shard(num_rows: int, num_views: int) -> int:
-    """Rows of a file: at least 64, whole passes, and at most 256 files."""
+def rows_a_shard(num_rows: int, num_views: int, grid: bool = False) -> int:
+    """Rows of a file: at least 64, whole passes, and at most 256 files; with grids at least 16 rows, at most 2,048 files."""
     passes = rows_a_pass(num_views)
-    return passes * -(-max(ROWS_A_SHARD, -(-num_rows // MOST_SHARDS)) // passes)
+    least, most = (GRID_ROWS_A_SHARD, MOST_GRID_SHARDS) if grid else (ROWS_A_SHARD, MOST_SHARDS)
+    return passes * -(-max(least, -(-num_rows // most)) // passes)
 
 
 def feature_record(
@@ -91,8 +94,10 @@ def feature_record(
         "feature_dtype": options.dtype,
         "precision": str(options.precision).removeprefix("torch."),
         "views_a_pass": VIEWS_A_PASS,
-        "rows_a_shard": rows_a_shard(len(rows), config.num_views),
+        "rows_a_shard": rows_a_shard(len(rows), config.num_views, options.grid),
     }
+    if options.grid:  # left out otherwise: the key of a cache without grids is what it was before there were any
+        record["grid"] = True
     return json.loads(json.dumps(record))  # tuples become lists, as a file gives them back
 
 
@@ -134,16 +139,21 @@ def photos_fingerprint(rows: Dataset) -> str:
     paths = pc.struct_field(images, "path").take(chosen).to_pylist()
     for size, tail, path in zip(sizes, tails, paths, strict=True):
         if tail is None:
-            size, tail = _end_of_file(path)
+            size, tail = end_of_file(path, "photo")
         digest.update(f"{size} ".encode() + tail)
     return digest.hexdigest()
 
 
-def _end_of_file(path: str) -> tuple[int, bytes]:
+def end_of_file(path: str, kind: str) -> tuple[int, bytes]:
+    """Return the size of a file and its last bytes, at most 64.
+
+    Raises:
+        ValueError: If it cannot be read; `kind` says what it is.
+    """
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             return size, file.read()
     except OSError as error:
-        raise ValueError(f"photo {str(Path(path))!r} cannot be read: {error.strerror or error}") from error
+        raise ValueError(f"{kind} {str(Path(path))!r} cannot be read: {error.strerror or error}") from error

@@ -1,7 +1,7 @@
 """Reading a feature cache: ready batches for the trainer, arrays for the baselines.
 
 In come a cache and the rows it was made from, out go `view_features`, `view_mask`, `labels` and the metadata of a whole
-batch, gathered from the mapped shards. The trainer's data loader needs no workers for it.
+batch, with the global view's patch grid and mask labels where they are kept, gathered from the mapped shards. The trainer's data loader needs no workers for it.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from natix_roadwork.data.draws import DrawRows, Indices, address, chosen_draws
 from natix_roadwork.data.feature_cache import FeatureCache
+from natix_roadwork.data.mask_views import shares
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 
 
@@ -32,9 +33,10 @@ class FeatureRows(DrawRows):
         seed: Seed of the choice.
         metadata: What is read besides the photo; encoded once, here.
         chosen: `(M,)` rows of the cache that these are; all when None.
+        mask_labels: The mask labels of the same rows and draws (`mask_labels.extract_mask_labels`); None = without.
 
     Raises:
-        ValueError: If cache and rows differ in length.
+        ValueError: If cache, rows and mask labels differ in length or draws.
     """
 
     def __init__(
@@ -45,17 +47,24 @@ class FeatureRows(DrawRows):
         seed: int = 0,
         metadata: MetadataInputs = NO_METADATA,
         chosen: NDArray[np.int64] | None = None,
+        mask_labels: FeatureCache | None = None,
     ) -> None:
         """Read labels, masks and metadata into memory."""
         if len(rows) != cache.shape[0]:
             raise ValueError(f"rows has {len(rows)} rows, the features in {cache.folder} {cache.shape[0]}")
+        if mask_labels is not None and mask_labels.shape[:2] != cache.shape[:2]:
+            raise ValueError(
+                f"the mask labels in {mask_labels.folder} are of {mask_labels.shape[:2]} rows and draws, the features in "
+                f"{cache.folder} of {cache.shape[:2]}"
+            )
         self.cache, self.rows, self.seed, self.metadata = cache, rows, seed, metadata
+        self.mask_labels = mask_labels
         self.chosen = np.arange(len(rows)) if chosen is None else np.asarray(chosen, dtype=np.int64)
         self.labels = torch.tensor(rows["label"][:], dtype=torch.long)
         self.view_mask = torch.cat([shard["view_mask"] for shard in cache.shards])
         # (R (K + 1) V, ...): a view's tokens by one index
         self._vectors = [
-            {name: values.flatten(0, 2) for name, values in shard.items() if name != "view_mask"}
+            {name: values.flatten(0, 2) for name, values in shard.items() if name in ("tokens", "scales")}
             for shard in cache.shards
         ]
         columns = {name: rows[name][:] for name in metadata.columns}
@@ -68,10 +77,15 @@ class FeatureRows(DrawRows):
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> "FeatureRows":
         """Return some of these rows, in the order given."""
         chosen = self.chosen[np.asarray(rows, dtype=np.int64)]
-        return FeatureRows(self.cache, self.rows, seed=self.seed, metadata=self.metadata, chosen=chosen)
+        kept = {"seed": self.seed, "metadata": self.metadata, "mask_labels": self.mask_labels}
+        return FeatureRows(self.cache, self.rows, chosen=chosen, **kept)
 
     def read(self, draws: Indices) -> dict[str, Tensor]:
-        """Return `view_features` `(B, V, T, D)` float16, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata."""
+        """Return `view_features` `(B, V, T, D)` float16, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata.
+
+        A cache of patch grids gives `global_grid` `(B, h, w, D)` float16 too, and masks `mask_labels` `(B, C, m, m)`, both of
+        the draw that the global view takes.
+        """
         numbers, epochs, positions = address(draws)
         rows = self.chosen[numbers]
         _, num_draws, num_views, _, _ = self.cache.shape
@@ -80,6 +94,10 @@ class FeatureRows(DrawRows):
             views = chosen_draws(self.seed, epochs, positions, num_views, num_draws - 1)
         index = torch.from_numpy(rows)
         inputs = {name: values[index] for name, values in self._inputs.items()}
+        if "grid" in self.cache.shards[0]:
+            inputs["global_grid"] = _of_draws(self.cache, "grid", rows, views[:, 0])
+        if self.mask_labels is not None:
+            inputs["mask_labels"] = shares(_of_draws(self.mask_labels, "mask_labels", rows, views[:, 0]))
         return {"view_features": self.gather(rows, views), **inputs}
 
     def gather(self, rows: NDArray[np.int64], draws: NDArray[np.int64]) -> Tensor:
@@ -118,3 +136,10 @@ class FeatureRows(DrawRows):
             rows = self.chosen[start : start + ROWS_A_READ]
             tokens[start : start + len(rows)] = self.gather(rows, np.zeros((len(rows), tokens.shape[1]), np.int64))
         return tokens, self.view_mask[torch.from_numpy(self.chosen)].numpy()
+
+
+def _of_draws(cache: FeatureCache, name: str, rows: NDArray[np.int64], draws: NDArray[np.int64]) -> Tensor:
+    """Read what each row has once a draw: `(B, ...)` of rows and draws `(B,)`."""
+    shards, places = np.divmod(rows, cache.rows_a_shard)
+    wanted = zip(shards.tolist(), places.tolist(), draws.tolist(), strict=True)
+    return torch.stack([cache.shards[shard][name][place, draw] for shard, place, draw in wanted])

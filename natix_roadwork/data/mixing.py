@@ -1,7 +1,8 @@
 """MixUp and CutMix of whole examples, for photos that are bags of views.
 
 In come a batch as the model takes it and a generator; out goes a batch with soft labels. Half of the rows stay as they
-are, so that the model goes on seeing metadata: a mixed row is in no place and no weather, so its metadata are missing.
+are, so that the model goes on seeing metadata: a mixed row is in no place and no weather, so its metadata are missing, and
+so are its mask and what a detector saw.
 
 The consistency term stays right without a switch of its own: MixUp gives all views of a row the same share of the partner,
 CutMix leaves the wide views, which that term compares, to one photo.
@@ -24,6 +25,8 @@ MISSING = {
     "scene_ids": -1,
     "text_embeddings": float("nan"),
     "weather_labels": -100,
+    "mask_labels": float("nan"),
+    "extra_evidence": float("nan"),
 }
 Batch = Mapping[str, Tensor]
 
@@ -70,7 +73,7 @@ def mix_batch(
 
 
 def mixup(batch: Batch, partners: Tensor, shares: Tensor) -> dict[str, Tensor]:
-    """Blend each row with its partner: tokens or pixels of each view, and labels.
+    """Blend each row with its partner: tokens or pixels of each view, the global view's patch grid, and labels.
 
     Zhang et al., https://arxiv.org/abs/1710.09412; on frozen tokens this is manifold MixUp and costs no backbone pass.
 
@@ -86,12 +89,12 @@ def mixup(batch: Batch, partners: Tensor, shares: Tensor) -> dict[str, Tensor]:
         ValueError: If the batch holds an input that cannot be mixed.
     """
     mixed = _start(batch, partners)
-    name = _view_input(batch)
-    views, weight = batch[name], shares.view(-1, *[1] * (batch[name].dim() - 1))
-    other = views[partners]
-    # w a + (1 - w) b, written so that equal values stay equal to the bit
-    blend = other.float() + weight * (views.float() - other.float())
-    mixed[name] = blend.round().to(views.dtype) if views.dtype == torch.uint8 else blend.to(views.dtype)
+    for name in (_view_input(batch), *batch.keys() & {"global_grid"}):
+        views, weight = batch[name], shares.view(-1, *[1] * (batch[name].dim() - 1))
+        other = views[partners]
+        # w a + (1 - w) b, written so that equal values stay equal to the bit
+        blend = other.float() + weight * (views.float() - other.float())
+        mixed[name] = blend.round().to(views.dtype) if views.dtype == torch.uint8 else blend.to(views.dtype)
     mixed["labels"] = mixed["labels"][partners] + shares[:, None] * (mixed["labels"] - mixed["labels"][partners])
     return mixed
 
@@ -120,6 +123,9 @@ def cutmix(batch: Batch, partners: Tensor, taken: Tensor) -> dict[str, Tensor]:
     mixed[name] = torch.where(
         taken.view(*taken.shape, *[1] * (batch[name].dim() - 2)), batch[name][partners], batch[name]
     )
+    if "global_grid" in batch:  # of view 0
+        grid = batch["global_grid"]
+        mixed["global_grid"] = torch.where(taken[:, 0].view(-1, 1, 1, 1), grid[partners], grid)
     if "view_mask" in batch:
         mixed["view_mask"] = torch.where(taken, batch["view_mask"][partners], batch["view_mask"])
     positive = torch.maximum(mixed["labels"][:, 1], mixed["labels"][partners, 1])
@@ -128,8 +134,8 @@ def cutmix(batch: Batch, partners: Tensor, taken: Tensor) -> dict[str, Tensor]:
 
 
 def _start(batch: Batch, partners: Tensor) -> dict[str, Tensor]:
-    """Copy a batch with soft labels, and without the metadata of rows that have a partner."""
-    known = {*VIEW_INPUTS, *MISSING, "view_mask", "labels"}
+    """Copy a batch with soft labels, and without the metadata and masks of rows that have a partner."""
+    known = {*VIEW_INPUTS, *MISSING, "global_grid", "view_mask", "labels"}
     if unknown := sorted(batch.keys() - known):
         raise ValueError(f"{unknown} cannot be mixed; set mixup_alpha and cutmix_alpha to 0, or leave the input out")
     mixed = dict(batch)

@@ -1,11 +1,12 @@
 """Turn rows into model inputs, photo by photo, inside the data loader's workers.
 
-In come rows whose photos are still encoded; out go `pixel_values`, `view_mask`, `labels` and the metadata
+In come rows whose photos are still encoded; out go `pixel_values`, `view_mask`, `labels`, the metadata and the mask labels
 that the run reads, ready for the trainer.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -15,7 +16,10 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from natix_roadwork.data.draws import DrawRows, Indices, PhotoAugmentation, address
+from natix_roadwork.data.draws import Augmentation, DrawRows, Indices, PhotoAugmentation, address
+from natix_roadwork.data.mask_source import RowMasks
+from natix_roadwork.data.mask_views import cell_levels, shares, unknown_levels, view_cover
+from natix_roadwork.data.masks import PhotoMask
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.views import normalize_views
@@ -32,6 +36,7 @@ class PhotoRows(DrawRows):
         processor: Cuts the views; its `max_megapixels` is the largest accepted photo in millions of pixels.
         metadata: What is read besides the photo.
         augmentation: Changes the views of draws; a bare row number gets its views as they are.
+        masks: Masks of the rows, which then get `mask_labels`; the augmentation must be one that masks can follow.
     """
 
     def __init__(
@@ -40,10 +45,12 @@ class PhotoRows(DrawRows):
         processor: RoadworkImageProcessor,
         metadata: MetadataInputs = NO_METADATA,
         augmentation: PhotoAugmentation | None = None,
+        masks: RowMasks | None = None,
     ) -> None:
         """Keep what every worker needs a copy of."""
-        self.rows = rows.select_columns(list(dict.fromkeys(["row_id", "image", "label", *metadata.columns])))
-        self.transform = photo_transform(processor, metadata, augmentation)
+        sizes = [] if masks is None else ["width", "height"]
+        self.rows = rows.select_columns(list(dict.fromkeys(["row_id", "image", "label", *sizes, *metadata.columns])))
+        self.transform = photo_transform(processor, metadata, augmentation, masks)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -56,7 +63,10 @@ class PhotoRows(DrawRows):
         return chosen
 
     def read(self, draws: Indices) -> dict[str, Tensor]:
-        """Return `pixel_values` `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata."""
+        """Return `pixel_values` `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata.
+
+        With masks also `mask_labels` `(B, C, m, m)` float32, NaN where unknown.
+        """
         rows, epochs, positions = address(draws)
         addresses = None
         if epochs is not None and positions is not None:
@@ -73,6 +83,7 @@ def photo_transform(
     processor: RoadworkImageProcessor,
     metadata: MetadataInputs = NO_METADATA,
     augmentation: PhotoAugmentation | None = None,
+    masks: RowMasks | None = None,
 ) -> Callable[..., dict[str, Tensor]]:
     """Make the function that decodes each photo and cuts its views when rows are read; also for `dataset.with_transform`.
 
@@ -80,13 +91,14 @@ def photo_transform(
         processor: Cuts the views; its `max_megapixels` is the largest accepted photo in millions of pixels.
         metadata: What is read besides the photo.
         augmentation: Changes the views of rows that come with an address.
+        masks: Masks of the rows; None = no mask labels.
 
     Returns:
         A picklable function from a batch of rows, and the `addresses` (epoch, position) of each or None, to `pixel_values`
         `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata (`data.metadata.encode_metadata`). It
         raises `ValueError` with the row id for a photo that cannot be decoded.
     """
-    return partial(_transform_rows, processor=processor, metadata=metadata, augmentation=augmentation)
+    return partial(_transform_rows, processor=processor, metadata=metadata, augmentation=augmentation, masks=masks)
 
 
 def collate_rows(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -120,12 +132,54 @@ def read_views(
     Raises:
         ValueError: If the photo cannot be decoded; the row id is named.
     """
-    try:
+    with _named(row_id):
         if augmentation is None or address is None:
             views, valid = processor.views_and_mask(photo_source(image))
         else:
             views, valid = augmentation.views_of(processor, photo_source(image), *address)
         return views, torch.tensor(valid)
+
+
+def read_views_and_mask(
+    row_id: str,
+    image: Mapping[str, Any],
+    mask: PhotoMask,
+    mask_size: int,
+    processor: RoadworkImageProcessor,
+    augmentation: Augmentation | None = None,
+    address: tuple[int, int] | None = None,
+) -> tuple[NDArray[np.uint8], Tensor, NDArray[np.uint8]]:
+    """Do what `read_views` does, with a mask that follows the photo.
+
+    Args:
+        row_id: Names the photo in an error.
+        image: What the `image` column stores.
+        mask: Of the upright photo.
+        mask_size: Cells m a side of the labels.
+        processor: Cuts the views.
+        augmentation: Changes the views, where there is an address.
+        address: Epoch and position of the example; None = the views as they are.
+
+    Returns:
+        What `read_views` does, and the labels of the global view as levels `(C, m, m)` (`mask_views.cell_levels`).
+
+    Raises:
+        ValueError: If the photo cannot be decoded; the row id is named.
+    """
+    with _named(row_id):
+        if augmentation is None or address is None:
+            views, valid = processor.views_and_mask(photo_source(image))
+            cover = view_cover(processor, mask.bits)
+        else:
+            views, valid, cover = augmentation.views_and_cover(processor, photo_source(image), mask.bits, *address)
+        return views, torch.tensor(valid), cell_levels(cover, mask.known, mask_size)
+
+
+@contextmanager
+def _named(row_id: str) -> Iterator[None]:
+    """Name the row of a photo that cannot be decoded."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(
             f"row {row_id!r}: the photo cannot be decoded ({error}); --verify_images true of a recipe, or "
@@ -139,18 +193,27 @@ def _transform_rows(
     processor: RoadworkImageProcessor,
     metadata: MetadataInputs,
     augmentation: PhotoAugmentation | None,
+    masks: RowMasks | None = None,
     addresses: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Tensor]:
-    photos, masks = [], []
+    photos, valid, levels = [], [], []
     for number, (row_id, image) in enumerate(zip(rows["row_id"], rows["image"], strict=True)):
-        address_ = None if addresses is None else addresses[number]
-        views, mask = read_views(row_id, image, processor, augmentation, address_)
+        drawn = (processor, augmentation, None if addresses is None else addresses[number])
+        mask = None if masks is None else masks.read(row_id, (rows["width"][number], rows["height"][number]))
+        if mask is None:
+            views, flags = read_views(row_id, image, *drawn)
+            label = None if masks is None else unknown_levels(masks.mask_size)
+        else:
+            views, flags, label = read_views_and_mask(row_id, image, mask, masks.mask_size, *drawn)
         photos.append(torch.from_numpy(views))
-        masks.append(mask)
+        valid.append(flags)
+        levels.append(label)
     # Left as (V, S, S, 3) in memory: the backbone reads channels last, and turning a photo's views costs tens of ms.
     pixel_values = torch.stack(photos).permute(0, 1, 4, 2, 3)
     if processor.do_normalize:
         pixel_values = normalize_views(pixel_values, processor.image_mean, processor.image_std)
     labels = torch.tensor(list(rows["label"]), dtype=torch.long)
-    inputs = {"pixel_values": pixel_values, "view_mask": torch.stack(masks), "labels": labels}
+    inputs = {"pixel_values": pixel_values, "view_mask": torch.stack(valid), "labels": labels}
+    if masks is not None:
+        inputs["mask_labels"] = shares(torch.from_numpy(np.stack(levels)))
     return inputs | metadata.tensors(rows)

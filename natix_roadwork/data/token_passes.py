@@ -3,6 +3,7 @@
 In come rows and the model, out go the tensors of one shard after the other; `data/feature_cache.py` writes them.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
@@ -70,6 +71,7 @@ class TokenPasses:
         self.model, self.options, self.shape = model, options, shape
         self.views = DrawnViews(rows, processor, options)
         self.rows_a_pass = rows_a_pass(shape[2])
+        self.grid = grid_shape(model) if options.grid else None
 
     def compute(
         self, ranges: Sequence[range], num_workers: int, description: str, finished: int = 0, show: bool = True
@@ -98,6 +100,8 @@ class TokenPasses:
         tokens = torch.empty(len(rows), *self.shape[1:], dtype=torch.float16)
         masks = torch.empty(len(rows), self.shape[2], dtype=torch.bool)
         shard = {"tokens": tokens, "view_mask": masks}
+        if self.grid is not None:
+            shard["grid"] = torch.empty(len(rows), self.shape[1], *self.grid, dtype=torch.float16)
         if self.options.dtype == "int8":
             shard |= {"tokens": tokens.to(torch.int8), "scales": torch.empty(tokens.shape[:-1], dtype=torch.float16)}
         for start in range(0, len(rows), self.rows_a_pass):
@@ -105,9 +109,11 @@ class TokenPasses:
             here = slice(start, start + len(views))
             masks[here] = torch.stack(valid)
             for draw in range(self.shape[1]):
-                found = self._tokens([photo[draw] for photo in views])
-                if not (found.abs() <= torch.finfo(torch.float16).max).all():
+                found, grid = self._tokens([photo[draw] for photo in views])
+                if not all((each.abs() <= torch.finfo(torch.float16).max).all() for each in (found, grid)):
                     raise ValueError(f"rows {rows[start]}...: a token is not finite or beyond the range of float16")
+                if self.grid is not None:
+                    shard["grid"][here, draw] = grid.to(torch.float16)
                 if self.options.dtype == "int8":
                     shard["tokens"][here, draw], shard["scales"][here, draw] = quantized(found)
                 else:
@@ -116,15 +122,21 @@ class TokenPasses:
         return shard
 
     @torch.no_grad()
-    def _tokens(self, photos: Sequence[Tensor]) -> Tensor:
-        """Tokens `(R, V, T, D)` float32 of the views `(V, S, S, 3)` of R photos, in a pass of full size."""
+    def _tokens(self, photos: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Tokens `(R, V, T, D)` and grids `(R, h, w, D)` of the views `(V, S, S, 3)` of R photos, in a pass of full size.
+
+        Both are float32; without grids to keep, the second is empty.
+        """
         model, precision = self.model, self.options.precision
         views = torch.zeros(self.rows_a_pass, *photos[0].shape, dtype=torch.uint8)
         torch.stack(list(photos), out=views[: len(photos)])
         pixels = views.to(model.device).permute(0, 1, 4, 2, 3)
         with torch.autocast(model.device.type, dtype=precision, enabled=precision != torch.float32):
-            tokens = model.extract_tokens(pixels)
-        return tokens[: len(photos)].float().cpu()
+            if self.grid is None:
+                tokens, grid = model.extract_tokens(pixels), pixels.new_empty(0)
+            else:
+                tokens, grid = model.extract_tokens_and_grid(pixels)
+        return tokens[: len(photos)].float().cpu(), grid[: len(photos)].float().cpu()
 
 
 def num_tokens(model: RoadworkModel) -> int:
@@ -134,11 +146,20 @@ def num_tokens(model: RoadworkModel) -> int:
         return model.extract_tokens(torch.zeros(1, 1, 3, size, size, device=model.device)).shape[2]
 
 
-def stored_bytes(shape: Shape, dtype: str) -> int:
-    """Bytes of all tokens, scales and masks."""
+def grid_shape(model: RoadworkModel) -> tuple[int, int, int]:
+    """(h, w, D) of the global view's patch grid, found by a pass over one black view."""
+    size = model.config.view_size
+    with torch.no_grad():
+        views = torch.zeros(1, 1, 3, size, size, device=model.device)
+        return tuple(model.extract_tokens_and_grid(views)[1].shape[1:])
+
+
+def stored_bytes(shape: Shape, dtype: str, grid: tuple[int, int, int] | None = None) -> int:
+    """Bytes of all tokens, scales, masks and patch grids."""
     rows, draws, views, tokens, dimensions = shape
     a_token = dimensions + 2 if dtype == "int8" else 2 * dimensions
-    return rows * views * (draws * tokens * a_token + 1)
+    grids = 0 if grid is None else 2 * rows * draws * math.prod(grid)
+    return rows * views * (draws * tokens * a_token + 1) + grids
 
 
 def quantized(tokens: Tensor) -> tuple[Tensor, Tensor]:

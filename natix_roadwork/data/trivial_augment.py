@@ -15,6 +15,7 @@ from natix_roadwork.data.augmentation_transforms import (
     Picture,
     hue_matrix,
     move,
+    move_cover,
     saturation_matrix,
 )
 from natix_roadwork.data.quiet_albumentations import A
@@ -53,7 +54,7 @@ class TrivialAugment(InPlace, A.DualTransform):
     def apply_to_mask(self, mask: Picture, operation: str, strength: float, **params: Any) -> Picture:
         """Move the mask with the picture."""
         if operation in GEOMETRY:
-            return move(mask, _matrix(operation, strength, *mask.shape[:2]), cv2.INTER_NEAREST)
+            return move_cover(mask, _matrix(operation, strength, *mask.shape[:2]))
         return mask
 
 

@@ -67,7 +67,11 @@ def member_inputs(
             f"feature_cache={settings.feature_cache!r}: the model looks at a photo to choose its views, so its answers "
             "cannot come from cached tokens; set it to off"
         )
-    options = FeatureOptions(dtype=settings.feature_dtype, precision=settings.precision(state.device))
+    options = FeatureOptions(
+        dtype=settings.feature_dtype,
+        precision=settings.precision(state.device),
+        grid=member.model.config.has_mask_head,  # as the training kept them, so that one cache serves both
+    )
     caches = {
         name: extract_features(
             split,

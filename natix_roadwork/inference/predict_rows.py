@@ -30,7 +30,7 @@ from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassificatio
 from natix_roadwork.model.outputs import RoadworkOutput
 
 
-TARGETS = ("labels", "weather_labels")
+TARGETS = ("labels", "weather_labels", "mask_labels")
 
 
 @dataclass(frozen=True)
@@ -119,17 +119,22 @@ def batch_answers(
 def model_inputs(
     model: RoadworkForImageClassification | PeftModel, batch: Mapping[str, Tensor], precision: torch.dtype
 ) -> dict[str, Tensor]:
-    """Bring a batch to the head's inputs on the model's device: photos become float16 tokens, targets are left out."""
+    """Bring a batch to the head's inputs on the model's device: photos become float16 tokens, targets are left out.
+
+    A model that decodes masks gets the global view's patch grid too, in float16 as the cache keeps it.
+    """
     inputs = {name: values.to(model.device) for name, values in batch.items() if name not in TARGETS}
     if "pixel_values" not in inputs:
         return inputs
-    pixels, selector = inputs.pop("pixel_values"), model.view_selector
+    pixels, selector, grids = inputs.pop("pixel_values"), model.view_selector, []
     with torch.inference_mode(), torch.autocast(model.device.type, precision, enabled=precision != torch.float32):
+        extract = partial(_tokens, model, grids)
         if selector is None:
-            tokens = _tokens(model, pixels)
+            tokens = extract(pixels)
         else:
-            extract = partial(_tokens, model)
             tokens, inputs["view_mask"] = selector(model.backbone, extract, pixels, inputs["view_mask"])
+    if grids:
+        inputs["global_grid"] = grids[0].to(torch.float16)
     return inputs | {"view_features": tokens.to(torch.float16)}
 
 
@@ -153,12 +158,19 @@ def run_head(model: RoadworkForImageClassification | PeftModel, inputs: Mapping[
     return outputs
 
 
-def _tokens(model: RoadworkForImageClassification | PeftModel, pixels: Tensor) -> Tensor:
-    """Tokens `(B, V, T, D)` of `(B, V, 3, S, S)`, in passes of the cache's shape; black views fill the last, as there."""
+def _tokens(model: RoadworkForImageClassification | PeftModel, grids: list[Tensor], pixels: Tensor) -> Tensor:
+    """Tokens `(B, V, T, D)` of `(B, V, 3, S, S)`, in passes of the cache's shape; black views fill the last, as there.
+
+    The global view's patch grid, where the model decodes masks, is added to `grids`.
+    """
     rows, size = len(pixels), rows_a_pass(pixels.shape[1])
     if rows % size:
         pixels = torch.cat([pixels, pixels.new_zeros(-rows % size, *pixels.shape[1:])])
-    return model.extract_tokens(pixels, view_chunk=size * pixels.shape[1])[:rows]
+    if not model.config.has_mask_head:
+        return model.extract_tokens(pixels, view_chunk=size * pixels.shape[1])[:rows]
+    tokens, grid = model.extract_tokens_and_grid(pixels, view_chunk=size * pixels.shape[1])
+    grids.append(grid[:rows])
+    return tokens[:rows]
 
 
 def _batches(rows: range, batch_size: int, transform: int) -> Iterator[Indices]:

@@ -163,6 +163,6 @@ def _group_by_tokens(members: Mapping[str, Member]) -> list[list[str]]:
     for name, member in members.items():
         config = member.model.config
         own = name if member.model.view_selector is not None else None
-        reads = [config.feature_pooling, config.evidence_grid, member.processor.settings(), own]
+        reads = [config.feature_pooling, config.evidence_grid, config.has_mask_head, member.processor.settings(), own]
         groups.setdefault(json.dumps([member.model.backbone_hash(), *reads], sort_keys=True), []).append(name)
     return list(groups.values())

@@ -95,11 +95,30 @@ def validator_view(
     Raises:
         ValueError: An argument is not one of the above; it is named.
     """
+    placed = validator_geometry(image, regime, level, rng, flips=flips)
+    if regime == "C" or level not in DISTORTED_LEVELS:
+        return _sent(placed)
+    return _sent(Image.fromarray(_distort(np.array(placed), level, rng)))
+
+
+def validator_geometry(
+    image: Image.Image,
+    regime: Literal["A", "B", "C"],
+    level: int,
+    rng: np.random.Generator,
+    *,
+    flips: bool = False,
+) -> Image.Image:
+    """Do the first part of `validator_view`, which moves pixels: cropping, resizing, rotation.
+
+    It draws before the distortions do, so that a generator of the same state moves another picture, such as a mask, alike.
+    Arguments and errors are those of `validator_view`.
+    """
     _check(image, regime, level, rng)
     if regime == "C":
-        return _sent(image)
+        return image
     if level == 0:
-        return _sent(_centre_square(image) if regime == "A" else _letterbox(image))
+        return _centre_square(image) if regime == "A" else _letterbox(image)
     angle = rng.uniform(-MAX_ANGLE, MAX_ANGLE)
     if regime == "A":
         pixels = _resized(_rotated_square(image, angle, _draw_square(*image.size, rng)))
@@ -108,9 +127,7 @@ def validator_view(
     if flips:
         pixels = pixels[:, ::-1] if rng.random() < 0.5 else pixels
         pixels = pixels[::-1] if rng.random() < 0.5 else pixels
-    if level in DISTORTED_LEVELS:
-        pixels = _distort(np.ascontiguousarray(pixels), level, rng)
-    return _sent(Image.fromarray(np.ascontiguousarray(pixels)))
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _check(image: Image.Image, regime: str, level: int, rng: np.random.Generator) -> None:

@@ -33,7 +33,8 @@ from natix_roadwork.training.cross_fitting import CrossFold, city_folds, grouped
 from natix_roadwork.training.gps_inputs import gps_of
 from natix_roadwork.training.metadata_inputs import metadata_inputs
 from natix_roadwork.training.metric import LARGEST_MARGIN
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model, build_processor, load_splits
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, load_splits
+from natix_roadwork.training.pretrain_model import build_model, build_processor
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.token_inputs import feature_folder, standardizer_rows
 

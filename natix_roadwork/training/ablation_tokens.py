@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from natix_roadwork.data.draws import DrawRows, Indices, address
-from natix_roadwork.data.feature_cache import FeatureCache
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.data.token_passes import num_tokens
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.cross_fitting import head_on
-from natix_roadwork.training.pretrain_inputs import build_processor, train_augmentation
+from natix_roadwork.training.mask_inputs import mask_inputs
+from natix_roadwork.training.pretrain_inputs import train_augmentation
+from natix_roadwork.training.pretrain_model import build_processor
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.token_inputs import baseline_features, compute_tokens, feature_folder
 
@@ -88,7 +89,7 @@ class TokenStore:
         """Compute nothing yet."""
         self.photos, self.settings, self.args, self.model = photos, settings, args, backbone_of
         self.num_pooled = num_tokens(backbone_of) - settings.evidence_grid**2
-        self._caches: dict[str, FeatureCache] = {}
+        self._found: dict[str, FeatureRows] = {}
 
     def holds(self, wanted: PretrainArguments) -> bool:
         """Whether the tokens of these settings are part of the default's, so that no photo has to be read."""
@@ -100,6 +101,7 @@ class TokenStore:
             and all(getattr(wanted, name) == getattr(base, name) for name in keys)
             and wanted.evidence_grid in (0, base.evidence_grid)
             and base.feature_pooling in ("cls_mean", wanted.feature_pooling)
+            and _mask_size(wanted) in (0, _mask_size(base))
             and (not _draws(wanted) or all(getattr(wanted, name) == getattr(base, name) for name in DRAW_KEYS))
         )
 
@@ -112,7 +114,9 @@ class TokenStore:
             seed: Decides which cached draw each view takes.
         """
         source = self.settings if self.holds(wanted) else wanted
-        cached = FeatureRows(self._cache(source), self.photos, seed=seed, metadata=metadata)
+        found = self._tokens(source)
+        labels = found.mask_labels if _mask_size(wanted) else None
+        cached = FeatureRows(found.cache, self.photos, seed=seed, metadata=metadata, mask_labels=labels)
         num_pooled = cached.cache.shape[3] - source.evidence_grid**2
         pooled = list(range(num_pooled))
         if num_pooled == 2 and wanted.feature_pooling != "cls_mean":
@@ -123,25 +127,27 @@ class TokenStore:
 
     def features(self) -> Features:
         """Return the default's clean tokens in memory, for the baselines."""
-        return baseline_features(FeatureRows(self._cache(self.settings), self.photos))
+        return baseline_features(self._tokens(self.settings))
 
-    def _cache(self, wanted: PretrainArguments) -> FeatureCache:
+    def _tokens(self, wanted: PretrainArguments) -> FeatureRows:
         """Compute or open a token set; where a folder is named, each set has a sub-folder."""
         key = _set_name(self.settings, wanted)
-        if key not in self._caches:
+        if key not in self._found:
             model = head_on(self.model, wanted, self.photos["label"][:])
             folder = feature_folder(wanted)
+            photos = {"train": self.photos}  # the split whose rows get draws
             found = compute_tokens(
-                {"train": self.photos},  # the split whose rows get draws
+                photos,
                 model,
                 build_processor(wanted, model),
                 wanted,
                 self.args,
                 folder=None if folder is None else str(Path(folder) / key),
                 augmentation=train_augmentation(wanted, self.args.seed),
+                masks=mask_inputs(photos, wanted, self.args),
             )
-            self._caches[key] = found["train"].cache
-        return self._caches[key]
+            self._found[key] = found["train"]
+        return self._found[key]
 
 
 def with_cache(settings: PretrainArguments) -> PretrainArguments:
@@ -157,10 +163,17 @@ def _draws(settings: PretrainArguments) -> int:
     return 0 if settings.augmentation == "none" else settings.feature_draws
 
 
+def _mask_size(settings: PretrainArguments) -> int:
+    """Cells a side of the masks that the loss reads, with the patch grid; 0 = it has no mask term."""
+    return settings.mask_size if "mask" in (settings.loss_weights or {}) else 0
+
+
 def _set_name(default: PretrainArguments, wanted: PretrainArguments) -> str:
     """`default`, or a short hash of what differs from it."""
     names = ("view_layout", "evidence_grid", "feature_pooling", *VIEW_KEYS, *DRAW_KEYS)
     changed: dict[str, Any] = {
         name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(default, name)
     }
+    if _mask_size(wanted) != _mask_size(default):
+        changed["mask_size"] = _mask_size(wanted)
     return hashlib.sha256(json.dumps(changed).encode()).hexdigest()[:12] if changed else "default"

@@ -128,6 +128,10 @@ class PretrainArguments(GPSArguments):
         focal_alpha: `auto` = from the train labels as they are drawn, so that both classes weigh the same; or two numbers.
         augmentation: Preset by which train views are changed (`data/augmentation_presets.py`); evaluation never is.
         augment_per_view: Whether colour, weather and flip are drawn for each view of a photo, not once for all.
+        mask_folder: Folder of `recipes/pseudo_masks.py` with masks of rows whose own `mask` is empty; read, like those, only
+            where `loss_weights` has `mask`.
+        bad_masks: What a mask that is missing, damaged, of another size or of an unknown class does: `refuse` = an error with
+            a list, `ignore` = each is named in the log and counts as unknown.
         score_test: Whether an imagefolder's own test folder is scored at the end; a lockbox never is.
         include_backbone: Whether the final model holds the backbone's weights. None: unless it has a Hub id.
     """
@@ -214,6 +218,8 @@ class PretrainArguments(GPSArguments):
     feature_cache: str = field(default="off", metadata={"help": "off, auto, or a folder."})
     feature_draws: int = field(default=0, metadata={"help": "K augmented draws of each train view in the cache."})
     feature_dtype: Literal["float16", "int8"] = field(default="float16", metadata={"help": "How tokens are stored."})
+    mask_folder: str | None = field(default=None, metadata={"help": "Folder of masks; for rows that name none."})
+    bad_masks: Literal["refuse", "ignore"] = field(default="refuse", metadata={"help": "ignore: they are unknown."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(
         default="refuse", metadata={"help": "What happens to an earlier run in output_dir."}

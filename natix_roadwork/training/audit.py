@@ -34,7 +34,7 @@ from natix_roadwork.data.near_duplicates import embedding_pairs
 from natix_roadwork.data.split_manifest import MANIFEST_NAME, make_manifest, write_manifest
 from natix_roadwork.metrics import metrics_with_intervals
 from natix_roadwork.training.arguments import PretrainArguments
-from natix_roadwork.training.pretrain_inputs import build_model
+from natix_roadwork.training.pretrain_model import build_model
 
 
 LEAK_NAME = "leaks.json"

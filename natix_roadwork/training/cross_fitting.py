@@ -19,7 +19,8 @@ from natix_roadwork.data.folds import Fold, dev_mask, leave_city_out, stratified
 from natix_roadwork.model.configuration_roadwork import RoadworkConfig
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, head_settings
+from natix_roadwork.training.pretrain_inputs import PretrainInputs
+from natix_roadwork.training.pretrain_model import head_settings
 from natix_roadwork.training.pretraining import build_trainer
 from natix_roadwork.training.trainer import RoadworkTrainer
 

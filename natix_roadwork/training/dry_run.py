@@ -79,6 +79,8 @@ def _text(report: dict[str, object], inputs: PretrainInputs) -> str:
     lines = ["settings:", *(f"  {name}: {value}" for name, value in config.items()), inputs.rows.report.summary()]
     if inputs.sampling is not None:
         lines += ["draws of train rows:", *(f"  {line}" for line in inputs.sampling.summary())]
+    if inputs.masks is not None:
+        lines.append(f"masks: {inputs.masks.summary()}")
     return "\n".join([*lines, "estimate:", *(f"  {name}: {value}" for name, value in figures.items())])
 
 

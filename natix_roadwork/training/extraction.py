@@ -11,7 +11,9 @@ from typing import Any
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.runs import RunRecorder, RunResult
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
-from natix_roadwork.training.pretrain_inputs import build_model, load_splits, train_augmentation
+from natix_roadwork.training.mask_inputs import mask_inputs
+from natix_roadwork.training.pretrain_inputs import load_splits, train_augmentation
+from natix_roadwork.training.pretrain_model import build_model
 from natix_roadwork.training.token_inputs import compute_tokens, feature_folder
 
 
@@ -20,7 +22,8 @@ def extract(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Run
 
     Args:
         settings: Data, backbone, views, draws and storage, with the keys of the training recipe; those of the head do
-            not matter. `feature_cache` names the folder; `off` and `auto` mean `args.output_dir`.
+            not matter, but for a mask term of the loss, which needs patch grids and mask labels. `feature_cache` names the
+            folder; `off` and `auto` mean `args.output_dir`.
         args: Seed, precision, `dataloader_num_workers` and processes.
 
     Returns:
@@ -34,11 +37,12 @@ def extract(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Run
     settings = dataclasses.replace(settings, feature_cache=folder)
     with RunRecorder(dataclasses.asdict(settings) | args.to_dict(), args.seed) as recorder:
         rows, splits = load_splits(settings, args)
+        masks = mask_inputs(splits, settings, args)
         model, processor = build_model(settings, splits["train"]["label"][:])
         model.to(args.device)
         started = time.perf_counter()
-        augmentation = train_augmentation(settings, args.seed)
-        tokens = compute_tokens(splits, model, processor, settings, args, folder=folder, augmentation=augmentation)
+        kept = {"folder": folder, "augmentation": train_augmentation(settings, args.seed), "masks": masks}
+        tokens = compute_tokens(splits, model, processor, settings, args, **kept)
         recorder.data = rows.as_dict()
         recorder.details = {
             "seconds": time.perf_counter() - started,

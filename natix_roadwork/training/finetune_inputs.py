@@ -16,6 +16,7 @@ from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.feature_key import FeatureOptions
 from natix_roadwork.data.feature_rows import FeatureRows
+from natix_roadwork.data.mask_labels import extract_mask_labels
 from natix_roadwork.data.metadata import MetadataInputs
 from natix_roadwork.data.photo_batches import PhotoRows
 from natix_roadwork.data.predictions import BASE_LEARNED_FROM, LEARNED_FROM
@@ -39,6 +40,7 @@ from natix_roadwork.training.fold_targets import (
     keep_folds,
 )
 from natix_roadwork.training.four_bit import quantize_backbone
+from natix_roadwork.training.mask_inputs import mask_inputs
 from natix_roadwork.training.metadata_inputs import metadata_inputs
 from natix_roadwork.training.pretrain_inputs import train_augmentation
 from natix_roadwork.training.pretraining import warnings_about
@@ -148,9 +150,11 @@ def data_settings(settings: FinetuneArguments, base: TrainedBase) -> PretrainArg
     names = ("augmentation", "augment_per_view", "feature_cache", "feature_draws", "feature_dtype")
     known |= {name: getattr(settings, name) for name in names} | {"split_manifest": None}
     if settings.fold_target not in OWN_SPLITS:
-        known |= {"dataset_name": settings.fold_target, "dataset_revision": None, "groups_file": None}
+        other = {"dataset_name": settings.fold_target, "dataset_revision": None, "groups_file": None}
+        known |= other | {"mask_folder": None}  # the base's masks are named by the ids of its own rows
     elif settings.dataset_name is not None:
         known["dataset_name"] = settings.dataset_name
+    known |= {} if settings.mask_folder is None else {"mask_folder": settings.mask_folder}
     if "dataset_name" not in known:
         raise ValueError(
             f"base_model={settings.base_model!r} has no {RESULT_NAME} that names its data set; name it by --dataset_name"
@@ -216,23 +220,30 @@ def _model_inputs(
         args,
         folder,
     )
+    mask_settings = dataclasses.replace(data, loss_weights=config.loss_weights, mask_size=config.mask_size)
+    masks = mask_inputs({target.name: target.rows}, mask_settings, args, required=False)
     augmentation = train_augmentation(data, args.seed)
     if data.feature_cache == "off":
         views = RoadworkImageProcessor(**base.processor.settings() | {"do_normalize": False})
-        return PhotoRows(target.rows, views, metadata, augmentation)
+        return PhotoRows(target.rows, views, metadata, augmentation, masks)
     name = "target" if target.name not in OWN_SPLITS else target.name
+    draws, precision = data.feature_draws, bfloat16 if args.bf16 else float32
+    shared: dict[str, Any] = {"num_workers": args.dataloader_num_workers, "state": args.distributed_state}
     cache = extract_features(
         target.rows,
         base.model,
         base.processor,
-        FeatureOptions(data.feature_draws, data.feature_dtype, bfloat16 if args.bf16 else float32, augmentation),
+        FeatureOptions(draws, data.feature_dtype, precision, augmentation, config.has_mask_head),
         # without draws the base's own tokens of the split serve
-        folder=None if folder is None else Path(folder) / (f"{name}_draws" if data.feature_draws else name),
-        num_workers=args.dataloader_num_workers,
-        state=args.distributed_state,
+        folder=None if folder is None else Path(folder) / (f"{name}_draws" if draws else name),
         description=f"Backbone tokens of {name}",
+        **shared,
     )
-    return FeatureRows(cache, target.rows, seed=args.seed, metadata=metadata)
+    labels = None
+    if masks is not None:
+        drawn = {"draws": draws, "augmentation": augmentation, "description": f"Mask labels of {name}"}
+        labels = extract_mask_labels(target.rows, masks, base.processor, cache.folder, **drawn, **shared)
+    return FeatureRows(cache, target.rows, seed=args.seed, metadata=metadata, mask_labels=labels)
 
 
 def _warnings(base: TrainedBase, loaded: LoadedRows, target: FoldTarget, parts: list[FoldParts]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The image mean and deviation of a backbone, which model and processor share; `pretrain_inputs.py` builds both."""
+"""The image mean and deviation of a backbone, which model and processor share; `pretrain_model.py` builds both."""
 
 from typing import Any
 

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import PreTrainedModel
 
+from natix_roadwork.data.token_passes import grid_shape
 from natix_roadwork.model.backbone import is_frozen
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
 
@@ -133,8 +134,11 @@ def _step_bytes(
     num_tokens = config.evidence_grid**2 + 1 + (config.feature_pooling == "cls_mean")
     tokens = torch.empty(views, num_tokens, config.feature_dim, device="meta", requires_grad=trains)
     rest = {name: entry for name, entry in rows.items() if name != "pixel_values"}
+    if config.has_mask_head:
+        grid = torch.empty(grid_shape(model), device="meta", requires_grad=trains)
+        rest["global_grid"] = (batch_size, grid)
     head = _peak_bytes(model, model, {**rest, "view_features": (batch_size, tokens)}, args, backward=True)
-    kept = batch_size * _bytes(tokens)
+    kept = batch_size * (_bytes(tokens) + (_bytes(grid) if config.has_mask_head else 0))
     # The head's peak counts its inputs only where they have a gradient; chunks run again on top of what the head left.
     return kept + (head + backbone if trains else max(head, backbone))
 

@@ -26,7 +26,9 @@ from natix_roadwork.training.ablation_tokens import with_cache
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.cross_fitting import CrossFold, fit_head, grouped_folds, head_on
 from natix_roadwork.training.fold_predictions import logits_and_embeddings
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model, load_splits, train_augmentation
+from natix_roadwork.training.mask_inputs import mask_inputs
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, load_splits, train_augmentation
+from natix_roadwork.training.pretrain_model import build_model
 from natix_roadwork.training.pretraining import warnings_about
 from natix_roadwork.training.token_inputs import compute_tokens, feature_folder, fit_standardizer, standardizer_rows
 
@@ -96,8 +98,9 @@ def teach_folds(settings: TeacherFoldsArguments, args: RoadworkTrainingArguments
         splits = {name: splits[name] for name in ("train", "dev")}
         model, processor = build_model(settings, splits["train"]["label"][:])
         model.to(args.device)
-        augmentation, folder = train_augmentation(settings, args.seed), feature_folder(settings)
-        tokens = compute_tokens(splits, model, processor, settings, args, folder=folder, augmentation=augmentation)
+        kept = {"folder": feature_folder(settings), "augmentation": train_augmentation(settings, args.seed)}
+        kept["masks"] = mask_inputs(splits, settings, args)
+        tokens = compute_tokens(splits, model, processor, settings, args, **kept)
         labels, groups = splits["train"]["label"][:], splits["train"]["group"][:]
         folds = grouped_folds(labels, groups, settings.num_folds, args.seed, settings.selection_share)
         answers = []

@@ -4,6 +4,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from natix_roadwork.data.draws import Augmentation
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.feature_key import FeatureOptions
 from natix_roadwork.data.feature_rows import FeatureRows
+from natix_roadwork.data.mask_labels import extract_mask_labels
+from natix_roadwork.data.mask_source import RowMasks
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
@@ -38,8 +41,11 @@ def compute_tokens(
     folder: str | None = None,
     metadata: MetadataInputs = NO_METADATA,
     augmentation: Augmentation | None = None,
+    masks: RowMasks | None = None,
 ) -> dict[str, FeatureRows]:
     """Compute the tokens of each split, or read what an earlier run kept; all processes share the work.
+
+    A model that decodes masks gets the global view's patch grid too, where it trains on what is kept.
 
     Args:
         splits: Rows with photos; `train` gets augmented draws, the others clean views only.
@@ -50,25 +56,31 @@ def compute_tokens(
         folder: Each split's tokens are kept in a sub-folder of its name; None = the datasets cache.
         metadata: What is read besides the tokens.
         augmentation: Makes the draws.
+        masks: Masks of the rows, whose labels are kept beside the tokens; None = without.
 
     Raises:
         ValueError: If the folder holds tokens of other settings, or draws are asked for without an augmentation.
     """
     precision = torch.bfloat16 if args.bf16 else torch.float32
+    grid = model.config.has_mask_head and settings.feature_cache != "off"
     found = {}
     for name, rows in splits.items():
         draws = settings.feature_draws if name == "train" and settings.feature_cache != "off" else 0
+        shared: dict[str, Any] = {"num_workers": args.dataloader_num_workers, "state": args.distributed_state}
         cache = extract_features(
             rows,
             model,
             processor,
-            FeatureOptions(draws, settings.feature_dtype, precision, augmentation),
+            FeatureOptions(draws, settings.feature_dtype, precision, augmentation, grid),
             folder=None if folder is None else Path(folder) / name,
-            num_workers=args.dataloader_num_workers,
-            state=args.distributed_state,
             description=f"Backbone tokens of {name}",
+            **shared,
         )
-        found[name] = FeatureRows(cache, rows, seed=args.seed, metadata=metadata)
+        labels = None
+        if masks is not None:
+            drawn = {"draws": draws, "augmentation": augmentation, "description": f"Mask labels of {name}"}
+            labels = extract_mask_labels(rows, masks, processor, cache.folder, **drawn, **shared)
+        found[name] = FeatureRows(cache, rows, seed=args.seed, metadata=metadata, mask_labels=labels)
     return found
 
 

@@ -31,7 +31,8 @@ from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainin
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.cross_fitting import grouped_folds, train_head
 from natix_roadwork.training.metric import roadwork_probabilities
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model
+from natix_roadwork.training.pretrain_inputs import PretrainInputs
+from natix_roadwork.training.pretrain_model import build_model
 from natix_roadwork.training.pretraining import resolved_config
 from natix_roadwork.training.token_features import Features
 from natix_roadwork.training.token_inputs import baseline_features, compute_tokens

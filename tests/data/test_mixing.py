@@ -76,6 +76,23 @@ def test_cutmix_leaves_the_wide_views_to_one_photo() -> None:
     assert not torch.equal(mixed["view_features"], batch["view_features"])
 
 
+def test_the_patch_grid_goes_with_the_global_view_and_masks_are_lost() -> None:
+    grid, masks = torch.randn(3, 2, 2, 5).half(), torch.rand(3, 6, 4, 4)
+    batch = _batch(rows=3) | {"global_grid": grid, "mask_labels": masks, "extra_evidence": torch.ones(3, 2, 4)}
+    partners, shares = torch.tensor([1, 0, 2]), torch.tensor([0.75, 0.5, 0.6])
+    mixed = mixup(batch, partners, shares)
+    expected = 0.75 * grid[0].float() + 0.25 * grid[1].float()
+    torch.testing.assert_close(mixed["global_grid"][0].float(), expected, atol=2e-3, rtol=0)
+    assert mixed["global_grid"].dtype == torch.float16 and torch.equal(mixed["global_grid"][2], grid[2])
+    for name in ("mask_labels", "extra_evidence"):
+        assert mixed[name][:2].isnan().all() and torch.equal(mixed[name][2], batch[name][2])
+    taken = torch.zeros(3, batch["view_features"].shape[1], dtype=torch.bool)
+    taken[0, 0], taken[1, 2] = True, True
+    cut = cutmix(batch, partners, taken)
+    assert torch.equal(cut["global_grid"], grid[[1, 1, 2]])  # row 0 took its partner's global view, row 1 a tile
+    assert cut["mask_labels"][:2].isnan().all() and torch.equal(cut["mask_labels"][2], masks[2])
+
+
 def test_off_changes_nothing() -> None:
     batch = _batch()
     assert mix_batch(batch, np.random.default_rng(0))["labels"] is batch["labels"]
@@ -91,8 +108,8 @@ def test_the_model_takes_a_mixed_batch(tiny_model: RoadworkForImageClassificatio
 
 
 def test_what_cannot_be_mixed_is_named() -> None:
-    with pytest.raises(ValueError, match=r"\['mask_labels'\] cannot be mixed; set mixup_alpha and cutmix_alpha to 0"):
-        mix_batch(_batch() | {"mask_labels": torch.zeros(4)}, np.random.default_rng(0), mixup_alpha=1.0)
+    with pytest.raises(ValueError, match=r"\['something'\] cannot be mixed; set mixup_alpha and cutmix_alpha to 0"):
+        mix_batch(_batch() | {"something": torch.zeros(4)}, np.random.default_rng(0), mixup_alpha=1.0)
     with pytest.raises(ValueError, match=r"cutmix_alpha=1.0 needs views besides the wide ones, of 1 there are none"):
         mix_batch(_batch(views=1), np.random.default_rng(0), cutmix_alpha=1.0)
     with pytest.raises(ValueError, match="must hold one of"):

@@ -11,7 +11,8 @@ from datasets import concatenate_datasets
 from natix_roadwork.data.draws import Draw
 from natix_roadwork.training.ablation_tokens import TokenStore
 from natix_roadwork.training.arguments import PretrainArguments
-from natix_roadwork.training.pretrain_inputs import build_model, load_splits
+from natix_roadwork.training.pretrain_inputs import load_splits
+from natix_roadwork.training.pretrain_model import build_model
 from tests.ablation_runs import tiny_settings, tiny_training, write_sources
 
 

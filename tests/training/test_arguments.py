@@ -5,7 +5,7 @@ import torch
 
 from natix_roadwork import RoadworkConfig
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
-from natix_roadwork.training.pretrain_inputs import MODEL_FIELDS
+from natix_roadwork.training.pretrain_model import MODEL_FIELDS
 from natix_roadwork.training.yaml_args import RecipeError, parse_recipe
 
 

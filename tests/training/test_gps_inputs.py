@@ -10,7 +10,7 @@ from PIL import Image
 
 from natix_roadwork.gps.settings import GPSArguments
 from natix_roadwork.training.gps_inputs import gps_of, plan_for, sampling_of, target_gps
-from natix_roadwork.training.pretrain_inputs import balanced_alpha
+from natix_roadwork.training.pretrain_model import balanced_alpha
 from tests.gps.places import PITTSBURGH, around, missing, near_and_far
 
 

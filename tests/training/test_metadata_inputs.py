@@ -19,7 +19,8 @@ from natix_roadwork.data.photo_batches import collate_rows, photo_transform
 from natix_roadwork.model.configuration_roadwork import DEFAULT_VOCABULARIES, METADATA_FIELDS
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.metadata_inputs import metadata_inputs
-from natix_roadwork.training.pretrain_inputs import build_model, prepare_inputs
+from natix_roadwork.training.pretrain_inputs import prepare_inputs
+from natix_roadwork.training.pretrain_model import build_model
 
 
 EMBEDDED = "embedded:all-minilm-l6-v2"
@@ -146,7 +147,7 @@ def test_model_is_built_with_the_resolved_fields(monkeypatch: pytest.MonkeyPatch
         asked.append(metadata_fields)
         raise InterruptedError
 
-    place = "natix_roadwork.training.pretrain_inputs.RoadworkForImageClassification.from_backbone"
+    place = "natix_roadwork.training.pretrain_model.RoadworkForImageClassification.from_backbone"
     monkeypatch.setattr(place, from_backbone)
     with pytest.raises(InterruptedError):
         build_model(PretrainArguments(dataset_name="x", metadata_fields=["auto"]), [0, 1], ["weather"])

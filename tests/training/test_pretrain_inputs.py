@@ -13,7 +13,8 @@ from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.dry_run import dry_run
-from natix_roadwork.training.pretrain_inputs import PretrainInputs, build_model, prepare_inputs
+from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
+from natix_roadwork.training.pretrain_model import build_model
 from natix_roadwork.training.pretraining import _prepare_output, build_trainer, warnings_about
 
 
@@ -117,7 +118,7 @@ def test_image_statistics_are_those_of_the_backbone_s_commit(backbone: Path, mon
 
     place = "natix_roadwork.training"
     monkeypatch.setattr(f"{place}.image_statistics.ImageProcessingMixin.get_image_processor_dict", statistics)
-    monkeypatch.setattr(f"{place}.pretrain_inputs.RoadworkForImageClassification.from_backbone", from_backbone)
+    monkeypatch.setattr(f"{place}.pretrain_model.RoadworkForImageClassification.from_backbone", from_backbone)
     model, processor = build_model(settings("photos", backbone), [0, 1])
     assert asked == ["c0ffee"]
     assert model.config.image_mean == processor.image_mean == [0.1, 0.2, 0.3]
