@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from natix_roadwork.data.augmentation_effects import photo_effects, view_effects
 from natix_roadwork.data.augmentation_presets import VALIDATOR_REGIMES, check_preset, probabilities
+from natix_roadwork.data.depth_views import depth_view
 from natix_roadwork.data.mask_views import through_picture, view_cover
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
@@ -151,6 +152,32 @@ class ViewAugmentation:
         views, valid = processor.views_and_mask(photo)
         views, cover = self(views, epoch, position, view_cover(processor, bits))
         return views, valid, cover
+
+    def depth_view(
+        self,
+        processor: RoadworkImageProcessor,
+        depth: NDArray[np.uint8],
+        size: tuple[int, int],
+        epoch: int,
+        position: int,
+    ) -> NDArray[np.uint8]:
+        """Render the depth map of a photo where its global view is: flipped, turned and zoomed alike, in no other way changed.
+
+        Args:
+            processor: Cuts the views.
+            depth: `uint8` `(h, w)` of the whole upright photo.
+            size: Width and height of that photo.
+            epoch: Number of the epoch, from 0.
+            position: Place among the draws of the epoch, from 0.
+
+        Returns:
+            `uint8` `(S, S, 3)`; what lies outside the photo is black, as far away.
+        """
+        if self.preset in VALIDATOR_REGIMES:
+            picture = np.array(Image.fromarray(depth).resize(size, Image.Resampling.BILINEAR).convert("RGB"))
+            return depth_view(processor, self._as_sent(picture, epoch, position))
+        view = depth_view(processor, depth)
+        return self(np.zeros_like(view)[None], epoch, position, view, [0])[1]
 
     def settings(self) -> dict[str, Any]:
         """Give everything that decides the outcome besides the address, as JSON values."""

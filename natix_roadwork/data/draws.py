@@ -70,6 +70,17 @@ class Augmentation(PhotoAugmentation, Protocol):
         """Do what `views_of` does, and bring the mask `(H, W)` of the photo to its global view, `(S, S, C)`."""
         ...
 
+    def depth_view(
+        self,
+        processor: RoadworkImageProcessor,
+        depth: NDArray[np.uint8],
+        size: tuple[int, int],
+        epoch: int,
+        position: int,
+    ) -> NDArray[np.uint8]:
+        """Bring a photo's depth map `(h, w)` to where the global view is, `(S, S, 3)`; `size` is the photo's."""
+        ...
+
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the outcome, the seed included, as JSON values."""
         ...

@@ -32,6 +32,7 @@ from natix_roadwork.data.feature_key import (
     differences,
     feature_key,
     feature_record,
+    num_views,
 )
 from natix_roadwork.data.feature_shards import (
     DamagedShardError,
@@ -134,7 +135,7 @@ def extract_features(
     record = feature_record(rows, model, processor, options)
     if folder is None:
         folder = Path(datasets.config.HF_DATASETS_CACHE) / "natix_roadwork_features" / feature_key(record)[:32]
-    shape = (len(rows), options.draws + 1, model.config.num_views, num_tokens(model), model.config.feature_dim)
+    shape = (len(rows), options.draws + 1, num_views(model, options), num_tokens(model), model.config.feature_dim)
     passes = TokenPasses(rows, model, processor, options, shape)
     if state is not None and state.num_processes > 1:
         description += f", process {state.process_index + 1} of {state.num_processes}"

@@ -6,10 +6,8 @@ where the record is the same to the last value.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +16,9 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 
+from natix_roadwork.data.depth_source import RowDepths
 from natix_roadwork.data.draws import Augmentation
+from natix_roadwork.data.side_files import TAIL_BYTES, end_of_file
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkModel
 
@@ -27,7 +27,6 @@ FORMAT_VERSION = 2
 VIEWS_A_PASS = 48  # a convolutional backbone on a CPU is fastest at 12 to 48 views
 ROWS_A_SHARD, MOST_SHARDS = 64, 256
 GRID_ROWS_A_SHARD, MOST_GRID_SHARDS = 16, 2048  # a row with grids takes megabytes, and a shard is built in memory
-TAIL_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class FeatureOptions:
         precision: `float32`, or `bfloat16` to run the backbone under autocast.
         augmentation: Makes the K draws.
         grid: Whether the patch grid of each draw of the global view is kept too, as float16.
+        depths: Depth maps of the rows, one more view each; None = no such view.
 
     Raises:
         ValueError: If a value is out of range, or draws are asked for without an augmentation.
@@ -50,6 +50,7 @@ class FeatureOptions:
     precision: torch.dtype = torch.float32
     augmentation: Augmentation | None = None
     grid: bool = False
+    depths: RowDepths | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -62,14 +63,19 @@ class FeatureOptions:
             raise ValueError(f"precision={self.precision} must be torch.float32 or torch.bfloat16")
 
 
-def rows_a_pass(num_views: int) -> int:
+def num_views(model: RoadworkModel, options: FeatureOptions) -> int:
+    """Views V of a row whose tokens are kept: those of the photo, and its depth where there are depth maps."""
+    return model.config.photo_views + (options.depths is not None)
+
+
+def rows_a_pass(views: int) -> int:
     """Rows whose views run through the backbone together; the last rows are filled up to as many."""
-    return max(1, VIEWS_A_PASS // num_views)
+    return max(1, VIEWS_A_PASS // views)
 
 
-def rows_a_shard(num_rows: int, num_views: int, grid: bool = False) -> int:
+def rows_a_shard(num_rows: int, views: int, grid: bool = False) -> int:
     """Rows of a file: at least 64, whole passes, and at most 256 files; with grids at least 16 rows, at most 2,048 files."""
-    passes = rows_a_pass(num_views)
+    passes = rows_a_pass(views)
     least, most = (GRID_ROWS_A_SHARD, MOST_GRID_SHARDS) if grid else (ROWS_A_SHARD, MOST_SHARDS)
     return passes * -(-max(least, -(-num_rows // most)) // passes)
 
@@ -94,10 +100,12 @@ def feature_record(
         "feature_dtype": options.dtype,
         "precision": str(options.precision).removeprefix("torch."),
         "views_a_pass": VIEWS_A_PASS,
-        "rows_a_shard": rows_a_shard(len(rows), config.num_views, options.grid),
+        "rows_a_shard": rows_a_shard(len(rows), num_views(model, options), options.grid),
     }
     if options.grid:  # left out otherwise: the key of a cache without grids is what it was before there were any
         record["grid"] = True
+    if options.depths is not None:  # likewise
+        record["depth"] = options.depths.fingerprint(rows)
     return json.loads(json.dumps(record))  # tuples become lists, as a file gives them back
 
 
@@ -142,18 +150,3 @@ def photos_fingerprint(rows: Dataset) -> str:
             size, tail = end_of_file(path, "photo")
         digest.update(f"{size} ".encode() + tail)
     return digest.hexdigest()
-
-
-def end_of_file(path: str, kind: str) -> tuple[int, bytes]:
-    """Return the size of a file and its last bytes, at most 64.
-
-    Raises:
-        ValueError: If it cannot be read; `kind` says what it is.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            return size, file.read()
-    except OSError as error:
-        raise ValueError(f"{kind} {str(Path(path))!r} cannot be read: {error.strerror or error}") from error

@@ -25,7 +25,7 @@ class FeatureRows(DrawRows):
     """Rows of a split with their cached tokens.
 
     A draw takes for each view one of the K augmented draws, chosen by (seed, epoch, position, view): K^V combinations of a
-    photo. A bare row number takes the clean views.
+    photo; a depth view takes that of the global view. A bare row number takes the clean views.
 
     Args:
         cache: The tokens.
@@ -92,6 +92,8 @@ class FeatureRows(DrawRows):
         views = np.zeros((len(rows), num_views), dtype=np.int64)
         if epochs is not None and positions is not None:
             views = chosen_draws(self.seed, epochs, positions, num_views, num_draws - 1)
+        if "depth" in self.cache.record:  # the last view goes where the global view goes
+            views[:, -1] = views[:, 0]
         index = torch.from_numpy(rows)
         inputs = {name: values[index] for name, values in self._inputs.items()}
         if "grid" in self.cache.shards[0]:

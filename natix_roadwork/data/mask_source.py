@@ -19,8 +19,8 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from natix_roadwork.data.feature_key import end_of_file
 from natix_roadwork.data.masks import MaskError, PhotoMask, mask_path, read_mask, record_path
+from natix_roadwork.data.side_files import end_of_file
 
 
 logger = logging.get_logger(__name__)

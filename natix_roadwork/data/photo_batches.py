@@ -16,6 +16,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from natix_roadwork.data.depth_source import RowDepths, with_depth
 from natix_roadwork.data.draws import Augmentation, DrawRows, Indices, PhotoAugmentation, address
 from natix_roadwork.data.mask_source import RowMasks
 from natix_roadwork.data.mask_views import cell_levels, shares, unknown_levels, view_cover
@@ -26,6 +27,7 @@ from natix_roadwork.model.views import normalize_views
 
 
 Rows = Mapping[str, Sequence[Any]]
+SIZED = ("row_id", "width", "height")
 
 
 class PhotoRows(DrawRows):
@@ -37,6 +39,7 @@ class PhotoRows(DrawRows):
         metadata: What is read besides the photo.
         augmentation: Changes the views of draws; a bare row number gets its views as they are.
         masks: Masks of the rows, which then get `mask_labels`; the augmentation must be one that masks can follow.
+        depths: Depth maps of the rows, which are one more view; the augmentation must be one that they can follow.
     """
 
     def __init__(
@@ -46,11 +49,12 @@ class PhotoRows(DrawRows):
         metadata: MetadataInputs = NO_METADATA,
         augmentation: PhotoAugmentation | None = None,
         masks: RowMasks | None = None,
+        depths: RowDepths | None = None,
     ) -> None:
         """Keep what every worker needs a copy of."""
-        sizes = [] if masks is None else ["width", "height"]
+        sizes = [] if masks is None and depths is None else ["width", "height"]
         self.rows = rows.select_columns(list(dict.fromkeys(["row_id", "image", "label", *sizes, *metadata.columns])))
-        self.transform = photo_transform(processor, metadata, augmentation, masks)
+        self.transform = photo_transform(processor, metadata, augmentation, masks, depths)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -84,6 +88,7 @@ def photo_transform(
     metadata: MetadataInputs = NO_METADATA,
     augmentation: PhotoAugmentation | None = None,
     masks: RowMasks | None = None,
+    depths: RowDepths | None = None,
 ) -> Callable[..., dict[str, Tensor]]:
     """Make the function that decodes each photo and cuts its views when rows are read; also for `dataset.with_transform`.
 
@@ -92,13 +97,15 @@ def photo_transform(
         metadata: What is read besides the photo.
         augmentation: Changes the views of rows that come with an address.
         masks: Masks of the rows; None = no mask labels.
+        depths: Depth maps of the rows, a view each; None = no such view.
 
     Returns:
         A picklable function from a batch of rows, and the `addresses` (epoch, position) of each or None, to `pixel_values`
         `(B, V, 3, S, S)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata (`data.metadata.encode_metadata`). It
         raises `ValueError` with the row id for a photo that cannot be decoded.
     """
-    return partial(_transform_rows, processor=processor, metadata=metadata, augmentation=augmentation, masks=masks)
+    shared = {"processor": processor, "metadata": metadata, "augmentation": augmentation}
+    return partial(_transform_rows, **shared, masks=masks, depths=depths)
 
 
 def collate_rows(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -194,6 +201,7 @@ def _transform_rows(
     metadata: MetadataInputs,
     augmentation: PhotoAugmentation | None,
     masks: RowMasks | None = None,
+    depths: RowDepths | None = None,
     addresses: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Tensor]:
     photos, valid, levels = [], [], []
@@ -205,6 +213,9 @@ def _transform_rows(
             label = None if masks is None else unknown_levels(masks.mask_size)
         else:
             views, flags, label = read_views_and_mask(row_id, image, mask, masks.mask_size, *drawn)
+        if depths is not None:
+            depth = depths.view({name: rows[name][number] for name in SIZED}, *drawn)
+            views, flags = with_depth(views, depth), torch.cat([flags, torch.tensor([depth is not None])])
         photos.append(torch.from_numpy(views))
         valid.append(flags)
         levels.append(label)

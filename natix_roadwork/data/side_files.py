@@ -1,9 +1,11 @@
 """Files that lie beside the rows of a data set, such as masks and depth maps: where a row's file is, and what is wrong with it."""
 
+import os
 from pathlib import Path
 from urllib.parse import quote
 
 
+TAIL_BYTES = 64
 SAFE = " ()[]{}+,=@~&'!#$;^"
 
 
@@ -30,3 +32,18 @@ def side_path(folder: str | Path, row_id: str, suffix: str) -> Path:
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"row {row_id!r} names no file below {folder}; a row id has no empty, '.' or '..' part")
     return Path(folder, *(quote(part, safe=SAFE) for part in parts[:-1])) / (quote(parts[-1], safe=SAFE) + suffix)
+
+
+def end_of_file(path: str, kind: str) -> tuple[int, bytes]:
+    """Return the size of a file and its last bytes, at most 64.
+
+    Raises:
+        ValueError: If it cannot be read; `kind` says what it is.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            return size, file.read()
+    except OSError as error:
+        raise ValueError(f"{kind} {str(Path(path))!r} cannot be read: {error.strerror or error}") from error

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
+from natix_roadwork.data.depth_source import with_depth
 from natix_roadwork.data.feature_key import FeatureOptions, rows_a_pass
 from natix_roadwork.data.photo_batches import read_views
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
@@ -25,7 +26,7 @@ INT8_LEVELS = 127
 
 
 class DrawnViews(TorchDataset):
-    """The clean views of a row and its K augmented draws, as workers make them."""
+    """The clean views of a row and its K augmented draws, as workers make them; with depth maps its depth is the last view."""
 
     def __init__(self, rows: Dataset, processor: RoadworkImageProcessor, options: FeatureOptions) -> None:
         """Keep what every worker needs a copy of."""
@@ -42,6 +43,12 @@ class DrawnViews(TorchDataset):
         draws = [clean]
         if augmentation is not None:
             draws += [augmentation(clean, epoch=draw, position=row) for draw in range(self.options.draws)]
+        depths = self.options.depths
+        if depths is not None:
+            places = [None, *((draw, row) for draw in range(len(draws) - 1))]
+            found = [depths.view(stored, self.processor, augmentation, place) for place in places]
+            draws = [with_depth(views, depth) for views, depth in zip(draws, found, strict=True)]
+            mask = torch.cat([mask, torch.tensor([found[0] is not None])])
         return torch.stack([torch.from_numpy(views) for views in draws]), mask
 
 

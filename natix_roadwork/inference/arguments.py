@@ -41,6 +41,7 @@ class PredictArguments:
         feature_cache: As in training: `off` = the backbone runs here; `auto` = its tokens are kept in the datasets cache,
             or read from there; any other value = in that folder.
         feature_dtype: How the cache stores tokens, `float16` or `int8`.
+        depth_folder: Folder of `recipes/depth_maps.py`, for a model with a depth view; None = it answers without depth.
         text_encoder_id: Encoder of the descriptions, for a model that reads `text`: the one of the training.
         per_device_eval_batch_size: Photos that go through the head together. It decides the last bits of the answers; the
             number of processes does not.
@@ -71,6 +72,7 @@ class PredictArguments:
         default="sentence-transformers/all-MiniLM-L6-v2",
         metadata={"help": "Hub id, folder, or embedded:all-minilm-l6-v2; for a model that reads text."},
     )
+    depth_folder: str | None = field(default=None, metadata={"help": "Depth maps, for a model with a depth view."})
     feature_cache: str = field(default="off", metadata={"help": "off, auto, or a folder."})
     feature_dtype: Literal["float16", "int8"] = field(default="float16", metadata={"help": "How tokens are stored."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that decode photos; 0 = this one."})
@@ -102,6 +104,11 @@ class PredictArguments:
             raise ValueError(
                 f"tta={self.tta!r}: transforms are made of a photo's pixels, which feature_cache={self.feature_cache!r} does "
                 "not hold; give --feature_cache off"
+            )
+        if len(self.transforms) > 1 and self.depth_folder is not None:
+            raise ValueError(
+                f"depth_folder={self.depth_folder!r}: depth maps do not follow the transforms of tta={self.tta!r}; give --tta off, "
+                "or leave depth_folder out"
             )
         if self.member is None:
             self.member = Path(self.model).resolve().name

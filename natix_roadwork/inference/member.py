@@ -109,10 +109,10 @@ def load_member(name: str, device: torch.device | str = "cpu", adapters: str | N
             f"model={name!r}: no model with its image processor in a folder of that name, and none to be had from the "
             f"Hub ({' '.join(str(error).split())[:200]}); give the output_dir of a finished training"
         ) from error
-    if saved.num_views != model.config.num_views:
+    if saved.num_views != model.config.photo_views:
         raise ValueError(
             f"model={name!r}: its image processor cuts {saved.num_views} views ({saved.view_layout}), its config says "
-            f"num_views={model.config.num_views}; save both from one training"
+            f"num_views={model.config.num_views}, depth_view={model.config.depth_view}; save both from one training"
         )
     processor = RoadworkImageProcessor(**saved.settings() | {"do_normalize": False})
     path = Path(name) / RESULT_NAME

@@ -15,6 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from natix_roadwork.data.dataset import LoadedRows
+from natix_roadwork.data.depth_source import RowDepths
 from natix_roadwork.data.feature_key import photos_fingerprint
 from natix_roadwork.data.predictions import (
     LEARNED_FROM,
@@ -29,7 +30,7 @@ from natix_roadwork.data.text_vectors import encoder_folder, encoder_key
 from natix_roadwork.inference.arguments import PredictArguments
 from natix_roadwork.inference.member import Lesson, Member, lesson_of, load_member
 from natix_roadwork.inference.parts import Parts, check_same
-from natix_roadwork.inference.predict_inputs import load_predicted, member_inputs
+from natix_roadwork.inference.predict_inputs import load_predicted, member_depths, member_inputs
 from natix_roadwork.inference.predict_rows import Passes, predict_rows
 from natix_roadwork.inference.tta_transforms import transform_settings
 from natix_roadwork.metrics import metrics_with_intervals
@@ -64,16 +65,24 @@ def predict(settings: PredictArguments, *, allow_lockbox: bool = False) -> RunRe
         rows, splits = load_predicted(settings, state, allow_lockbox)
         member = load_member(settings.model, state.device, settings.adapters)
         lesson = lesson_of(member, rows, settings)
+        depths = member_depths(member, splits, settings, state)
         record = prediction_record(member, lesson, rows, splits, settings, state)
+        if depths is not None:
+            record["depth"] = {name: depths.fingerprint(split) for name, split in splits.items()}
         parts = Parts(settings.path.parent / PARTS_FOLDER, record)
         if state.is_main_process:
             _enter(settings, parts)
         state.wait_for_everyone()
         started = time.perf_counter()
         if not settings.path.is_file():
-            _write(member, splits, parts, settings, state)
+            _write(member, splits, parts, settings, state, depths)
         seconds = time.perf_counter() - started
         _record(recorder, read_predictions(settings.path), rows, lesson)
+        recorder.details["depth"] = None if depths is None else depths.as_dict()
+        if depths is None and member.model.config.depth_view:
+            recorder.warnings.append(
+                "the model has a depth view, but no depth_folder is given; it answered without depth"
+            )
         answers = parts.rows_written * state.num_processes  # each process has written its share
         recorder.details["seconds"] = seconds
         recorder.details["ms_per_answer"] = 1000 * seconds / answers if answers else None
@@ -193,10 +202,15 @@ def _enter(settings: PredictArguments, parts: Parts) -> None:
 
 
 def _write(
-    member: Member, splits: dict[str, Dataset], parts: Parts, settings: PredictArguments, state: PartialState
+    member: Member,
+    splits: dict[str, Dataset],
+    parts: Parts,
+    settings: PredictArguments,
+    state: PartialState,
+    depths: RowDepths | None,
 ) -> None:
     """Compute what is missing, on all processes, and write the member's file."""
-    inputs = member_inputs(member, splits, settings, state)
+    inputs = member_inputs(member, splits, settings, state, depths)
     passes = Passes(
         settings.per_device_eval_batch_size, settings.precision(state.device), settings.dataloader_num_workers
     )

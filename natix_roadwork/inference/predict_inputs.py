@@ -10,6 +10,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.depth_source import RowDepths, find_depths
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.feature_key import FeatureOptions
 from natix_roadwork.data.feature_rows import FeatureRows
@@ -19,6 +20,7 @@ from natix_roadwork.data.text_vectors import TEXT_FOLDER, compute_text_vectors
 from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
 from natix_roadwork.inference.member import Member
 from natix_roadwork.inference.tta_transforms import PhotoTransforms
+from natix_roadwork.training.depth_inputs import require_depth_view
 
 
 def load_predicted(
@@ -50,7 +52,11 @@ def load_predicted(
 
 
 def member_inputs(
-    member: Member, splits: dict[str, Dataset], settings: PredictArguments, state: PartialState
+    member: Member,
+    splits: dict[str, Dataset],
+    settings: PredictArguments,
+    state: PartialState,
+    depths: RowDepths | None = None,
 ) -> dict[str, PhotoRows] | dict[str, FeatureRows]:
     """Make what the member reads of each split: photos, or tokens from the cache, with the metadata of its config.
 
@@ -59,8 +65,10 @@ def member_inputs(
     """
     metadata = read_metadata(member, splits, settings, state)
     if settings.feature_cache == "off":
+        transforms = PhotoTransforms() if depths is None else None  # a depth map does not follow them
         return {
-            name: PhotoRows(split, member.processor, metadata, PhotoTransforms()) for name, split in splits.items()
+            name: PhotoRows(split, member.processor, metadata, transforms, depths=depths)
+            for name, split in splits.items()
         }
     if member.model.view_selector is not None:
         raise ValueError(
@@ -71,6 +79,7 @@ def member_inputs(
         dtype=settings.feature_dtype,
         precision=settings.precision(state.device),
         grid=member.model.config.has_mask_head,  # as the training kept them, so that one cache serves both
+        depths=depths,
     )
     caches = {
         name: extract_features(
@@ -86,6 +95,18 @@ def member_inputs(
         for name, split in splits.items()
     }
     return {name: FeatureRows(caches[name], split, metadata=metadata) for name, split in splits.items()}
+
+
+def member_depths(
+    member: Member, splits: dict[str, Dataset], settings: PredictArguments, state: PartialState
+) -> RowDepths | None:
+    """Find the depth maps of the rows, where the settings name a folder; None = the member answers without depth.
+
+    Raises:
+        ValueError: If a map is bad or there is none, or the member has no depth view.
+    """
+    require_depth_view(member.model.config, settings.depth_folder, f"model={settings.model!r}")
+    return None if settings.depth_folder is None else find_depths(splits, settings.depth_folder, state)
 
 
 def read_metadata(

@@ -41,14 +41,16 @@ class RoadworkConfig(PreTrainedConfig):
         feature_pooling: Pooled tokens of a view: class token, mean of the patch tokens, or both as two tokens.
             A backbone without a class token gives the mean.
         evidence_grid: G; besides the pooled tokens a view has G x G averaged cells of its patch grid. 0 = none.
-        num_views: Views V of a photo.
+        num_views: Views V of a photo, its depth among them.
+        depth_view: Whether the last view is a depth map; a photo without one has that view masked, or one view fewer.
         keep_views: Views K kept by the pruning; lowered to `num_views` when larger.
         view_chunk: Views the backbone runs over at a time, which bounds its memory; None = all of a batch.
         view_size: Side S of a view in pixels, a multiple of the backbone's patch.
         select_views: Views that the backbone runs on, chosen by thumbnails (`view_selection.ViewSelector`); the others
             are masked. None, or a number not below `num_views`, is all of them.
         thumbnail_size: Side of the selection's thumbnails in pixels, a multiple of the backbone's patch.
-        wide_views: Indices of the views that see most of the photo; the consistency term compares only these.
+        wide_views: Indices of the views that see most of the photo; the consistency term compares only these. Views that a
+            photo does not have, and the depth view, are left out.
         image_mean: Per-channel mean of [0, 1] pixels, the same as the image processor's.
         image_std: Per-channel deviation of [0, 1] pixels, the same as the image processor's.
         hidden_size: Width H after the projection; a multiple of 4 and of `num_attention_heads`.
@@ -98,6 +100,7 @@ class RoadworkConfig(PreTrainedConfig):
     feature_pooling: str = "cls_mean"
     evidence_grid: int = 2
     num_views: int = 12
+    depth_view: bool = False
     keep_views: int = 8
     view_chunk: int | None = None
     view_size: int = 512
@@ -154,7 +157,7 @@ class RoadworkConfig(PreTrainedConfig):
         self.keep_views = min(self.keep_views, self.num_views)
         if self.select_views is not None and self.select_views >= self.num_views:
             self.select_views = None
-        self.wide_views = [view for view in self.wide_views if view < self.num_views]
+        self.wide_views = [view for view in self.wide_views if view < self.photo_views]
         self._check_choices()
         self._check_metadata()
 
@@ -174,6 +177,16 @@ class RoadworkConfig(PreTrainedConfig):
         ]
 
     @property
+    def photo_views(self) -> int:
+        """Views that the image processor cuts."""
+        return self.num_views - self.depth_view
+
+    @property
+    def uncut_views(self) -> list[int]:
+        """Views that CutMix leaves alone: the wide ones, and the depth view, which shows the whole photo too."""
+        return [*self.wide_views, *range(self.photo_views, self.num_views)]
+
+    @property
     def has_mask_head(self) -> bool:
         """Whether masks are decoded, from the patch grid of the global view."""
         return "mask" in self.loss_weights
@@ -183,6 +196,8 @@ class RoadworkConfig(PreTrainedConfig):
             self._require(is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
         if self.view_chunk is not None:
             self._require(is_whole(self.view_chunk, lowest=1), "view_chunk", "a whole number of at least 1, or None")
+        self._require(isinstance(self.depth_view, bool), "depth_view", "True or False")
+        self._require(self.photo_views >= 1, "num_views", "at least 2 with a depth_view")
         for name in ("num_evidence_queries", "num_attention_heads", "thumbnail_size", "mask_size"):
             self._require(is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
         chosen = self.select_views

@@ -168,12 +168,14 @@ def _switches(settings: PretrainArguments, weights: Mapping[str, float], num_vie
     (no_mask, mask), evident = term("mask", MASK), settings.mask_evidence
     backbone, attention, loss = "1 frozen backbone", "6 gated attention", "11 loss"
     views, training = "2 views", "15 training"
+    depth = Switch("depth_view", views, {"depth_folder": None}, {"depth_folder": settings.depth_folder})
     return [
         Switch("mean_token", backbone, {"feature_pooling": "cls"}, {"feature_pooling": "cls_mean"}),
         Switch("class_token", backbone, {"feature_pooling": "mean"}, {"feature_pooling": "cls_mean"}),
         Switch("twelve_views", views, {"view_layout": "single"}, {"view_layout": "photo12"}),
         Switch("left_square", views, {"squares": ["center", "right"]}, {"squares": ["left", "right"]}),
         Switch("letterbox", views, {"global_fit": "squash"}, {"global_fit": "letterbox"}),
+        *([] if settings.depth_folder is None else [depth]),
         Switch("pruning", "3 view pruning", keep_all, {"keep_views": kept}),
         Switch("evidence_tokens", "4 evidence pooling", {"evidence_grid": 0}, {"evidence_grid": 2}),
         Switch("evidence_queries", "4 evidence pooling", {"num_evidence_queries": 1}, {"num_evidence_queries": 4}),

@@ -99,6 +99,7 @@ class TokenStore:
         return (
             (fewer or wanted.view_layout == base.view_layout)
             and all(getattr(wanted, name) == getattr(base, name) for name in keys)
+            and wanted.depth_folder in (None, base.depth_folder)
             and wanted.evidence_grid in (0, base.evidence_grid)
             and base.feature_pooling in ("cls_mean", wanted.feature_pooling)
             and _mask_size(wanted) in (0, _mask_size(base))
@@ -122,7 +123,8 @@ class TokenStore:
         if num_pooled == 2 and wanted.feature_pooling != "cls_mean":
             pooled = [("cls", "mean").index(wanted.feature_pooling)]
         cells = list(range(num_pooled, num_pooled + wanted.evidence_grid**2))
-        num_views = 1 if wanted.view_layout == "single" else cached.cache.shape[2]
+        no_depth = source.depth_folder is not None and wanted.depth_folder is None
+        num_views = 1 if wanted.view_layout == "single" else cached.cache.shape[2] - no_depth
         return SlicedRows(cached, num_views, pooled + cells, augmented=bool(_draws(wanted)))
 
     def features(self) -> Features:
@@ -170,7 +172,7 @@ def _mask_size(settings: PretrainArguments) -> int:
 
 def _set_name(default: PretrainArguments, wanted: PretrainArguments) -> str:
     """`default`, or a short hash of what differs from it."""
-    names = ("view_layout", "evidence_grid", "feature_pooling", *VIEW_KEYS, *DRAW_KEYS)
+    names = ("view_layout", "evidence_grid", "feature_pooling", "depth_folder", *VIEW_KEYS, *DRAW_KEYS)
     changed: dict[str, Any] = {
         name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(default, name)
     }

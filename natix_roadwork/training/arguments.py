@@ -132,6 +132,8 @@ class PretrainArguments(GPSArguments):
             where `loss_weights` has `mask`.
         bad_masks: What a mask that is missing, damaged, of another size or of an unknown class does: `refuse` = an error with
             a list, `ignore` = each is named in the log and counts as unknown.
+        depth_folder: Folder of `recipes/depth_maps.py`: the depth map of a photo is its last view. A row without a map has that view
+            masked; None = no such view.
         score_test: Whether an imagefolder's own test folder is scored at the end; a lockbox never is.
         include_backbone: Whether the final model holds the backbone's weights. None: unless it has a Hub id.
     """
@@ -220,6 +222,7 @@ class PretrainArguments(GPSArguments):
     feature_dtype: Literal["float16", "int8"] = field(default="float16", metadata={"help": "How tokens are stored."})
     mask_folder: str | None = field(default=None, metadata={"help": "Folder of masks; for rows that name none."})
     bad_masks: Literal["refuse", "ignore"] = field(default="refuse", metadata={"help": "ignore: they are unknown."})
+    depth_folder: str | None = field(default=None, metadata={"help": "Folder of depth maps, one more view each."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(
         default="refuse", metadata={"help": "What happens to an earlier run in output_dir."}

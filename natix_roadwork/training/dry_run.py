@@ -81,6 +81,8 @@ def _text(report: dict[str, object], inputs: PretrainInputs) -> str:
         lines += ["draws of train rows:", *(f"  {line}" for line in inputs.sampling.summary())]
     if inputs.masks is not None:
         lines.append(f"masks: {inputs.masks.summary()}")
+    if inputs.depths is not None:
+        lines.append(f"depth: {inputs.depths.summary()}")
     return "\n".join([*lines, "estimate:", *(f"  {name}: {value}" for name, value in figures.items())])
 
 

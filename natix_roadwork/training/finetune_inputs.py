@@ -27,6 +27,7 @@ from natix_roadwork.runs import RESULT_NAME, RunResult, read_result
 from natix_roadwork.training.adapter_files import BaseIdentity, identify
 from natix_roadwork.training.adapters import AdapterChoice, choose_adapter, set_dropout
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.depth_inputs import depth_inputs, require_depth_view
 from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.fold_targets import (
     FOLDS_NAME,
@@ -151,10 +152,11 @@ def data_settings(settings: FinetuneArguments, base: TrainedBase) -> PretrainArg
     known |= {name: getattr(settings, name) for name in names} | {"split_manifest": None}
     if settings.fold_target not in OWN_SPLITS:
         other = {"dataset_name": settings.fold_target, "dataset_revision": None, "groups_file": None}
-        known |= other | {"mask_folder": None}  # the base's masks are named by the ids of its own rows
+        known |= other | {"mask_folder": None, "depth_folder": None}  # the base's are named by the ids of its own rows
     elif settings.dataset_name is not None:
         known["dataset_name"] = settings.dataset_name
-    known |= {} if settings.mask_folder is None else {"mask_folder": settings.mask_folder}
+    folders = {"mask_folder": settings.mask_folder, "depth_folder": settings.depth_folder}
+    known |= {name: folder for name, folder in folders.items() if folder is not None}
     if "dataset_name" not in known:
         raise ValueError(
             f"base_model={settings.base_model!r} has no {RESULT_NAME} that names its data set; name it by --dataset_name"
@@ -222,10 +224,12 @@ def _model_inputs(
     )
     mask_settings = dataclasses.replace(data, loss_weights=config.loss_weights, mask_size=config.mask_size)
     masks = mask_inputs({target.name: target.rows}, mask_settings, args, required=False)
+    require_depth_view(config, data.depth_folder, f"the base {base.identity.name!r}")
+    depths = depth_inputs({target.name: target.rows}, data, args)
     augmentation = train_augmentation(data, args.seed)
     if data.feature_cache == "off":
         views = RoadworkImageProcessor(**base.processor.settings() | {"do_normalize": False})
-        return PhotoRows(target.rows, views, metadata, augmentation, masks)
+        return PhotoRows(target.rows, views, metadata, augmentation, masks, depths)
     name = "target" if target.name not in OWN_SPLITS else target.name
     draws, precision = data.feature_draws, bfloat16 if args.bf16 else float32
     shared: dict[str, Any] = {"num_workers": args.dataloader_num_workers, "state": args.distributed_state}
@@ -233,7 +237,7 @@ def _model_inputs(
         target.rows,
         base.model,
         base.processor,
-        FeatureOptions(draws, data.feature_dtype, precision, augmentation, config.has_mask_head),
+        FeatureOptions(draws, data.feature_dtype, precision, augmentation, config.has_mask_head, depths),
         # without draws the base's own tokens of the split serve
         folder=None if folder is None else Path(folder) / (f"{name}_draws" if draws else name),
         description=f"Backbone tokens of {name}",

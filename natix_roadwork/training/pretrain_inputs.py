@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from natix_roadwork.data.augmentation import ViewAugmentation
 from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.depth_source import RowDepths
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.data.leak_audit import MetadataChoice, resolve_metadata_fields
@@ -21,6 +22,7 @@ from natix_roadwork.gps.gate import SamplingPlan
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.depth_inputs import depth_inputs
 from natix_roadwork.training.gps_inputs import sampling_of
 from natix_roadwork.training.mask_inputs import mask_inputs
 from natix_roadwork.training.metadata_inputs import metadata_inputs
@@ -47,6 +49,7 @@ class PretrainInputs:
         metadata: The metadata fields the model reads, and the record of how they were chosen.
         fitted: `(N,)` numbers of the train rows that are trained on; None = the first ones, as many as there are inputs.
         masks: Masks of the rows; None = the loss has no mask term.
+        depths: Their depth maps; None = there is no depth view.
     """
 
     rows: LoadedRows
@@ -58,6 +61,7 @@ class PretrainInputs:
     sampling: SamplingPlan | None = None
     fitted: NDArray[np.int64] | None = None
     masks: RowMasks | None = None
+    depths: RowDepths | None = None
 
     @property
     def sampling_weights(self) -> NDArray[np.float64] | None:
@@ -91,7 +95,7 @@ def prepare_inputs(
         ValueError: If the data, the backbone or a setting cannot be used.
     """
     rows, splits = load_splits(settings, args)
-    masks = mask_inputs(splits, settings, args)
+    masks, depths = mask_inputs(splits, settings, args), depth_inputs(splits, settings, args)
     choice = choose_metadata(settings, rows, args.seed)
     with args.main_process_first(desc="planning the draws"):
         sampling = sampling_of(rows, settings, args.seed)
@@ -106,7 +110,7 @@ def prepare_inputs(
         splits, choice.fields, config.vocabularies, config.loss_weights, encoder_id, args, folder
     )
     cached, augmentation = settings.feature_cache != "off", train_augmentation(settings, args.seed)
-    kept: dict[str, Any] = {"folder": folder, "metadata": metadata, "augmentation": augmentation}
+    kept: dict[str, Any] = {"folder": folder, "metadata": metadata, "augmentation": augmentation, "depths": depths}
     tokens: dict[str, FeatureRows] = {}
     if cached or settings.baselines:
         tokens = compute_tokens(splits, model, processor, settings, args, masks=masks if cached else None, **kept)
@@ -121,9 +125,11 @@ def prepare_inputs(
     inputs: dict[str, Any] = tokens
     if not cached:
         views = unnormalised(processor)
-        photos = {name: PhotoRows(split, views, metadata, augmentation, masks) for name, split in splits.items()}
+        photos = {
+            name: PhotoRows(split, views, metadata, augmentation, masks, depths) for name, split in splits.items()
+        }
         inputs = _with_selection(photos, fitted, selection)
-    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted, masks)
+    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted, masks, depths)
 
 
 def selection_rows(train: Dataset, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -64,9 +64,11 @@ def head_settings(
 ) -> dict[str, Any]:
     """Return the fields of `RoadworkConfig` that a run decides, those of the backbone left out; see `build_model`."""
     alpha = balanced_alpha(train_labels, sampling_weights) if settings.focal_alpha == "auto" else settings.focal_alpha
-    decided = {"focal_alpha": alpha, "metadata_fields": list(metadata_fields)}
+    decided: dict[str, Any] = {"focal_alpha": alpha, "metadata_fields": list(metadata_fields)}
     views = RoadworkImageProcessor(**{name: getattr(settings, name) for name in VIEW_FIELDS}).num_views
-    return {name: getattr(settings, name) for name in MODEL_FIELDS} | decided | {"num_views": views}
+    depth_view = settings.depth_folder is not None
+    decided |= {"num_views": views + depth_view, "depth_view": depth_view}
+    return {name: getattr(settings, name) for name in MODEL_FIELDS} | decided
 
 
 def build_processor(settings: PretrainArguments, model: RoadworkForImageClassification) -> RoadworkImageProcessor:

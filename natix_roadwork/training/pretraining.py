@@ -171,6 +171,7 @@ def _record(
         # The settings name the backbone as it was asked for; the folder it was found in is this machine's own.
         "model": {name: value for name, value in config.items() if name not in ("backbone_config", "backbone_id")},
         "metadata": inputs.metadata.record,
+        "depth": None if inputs.depths is None else inputs.depths.as_dict(),
         "masks": None if inputs.masks is None else inputs.masks.as_dict(),
         "splits": dataclasses.asdict(rows.manifest),
         "learned_from": ["train"] if inputs.chooser == "selection" else ["train", "dev"],

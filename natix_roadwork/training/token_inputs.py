@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from natix_roadwork.data.depth_source import RowDepths
 from natix_roadwork.data.draws import Augmentation
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.feature_key import FeatureOptions
@@ -20,6 +21,7 @@ from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.depth_inputs import depth_inputs
 from natix_roadwork.training.token_features import Features
 
 
@@ -42,6 +44,7 @@ def compute_tokens(
     metadata: MetadataInputs = NO_METADATA,
     augmentation: Augmentation | None = None,
     masks: RowMasks | None = None,
+    depths: RowDepths | None = None,
 ) -> dict[str, FeatureRows]:
     """Compute the tokens of each split, or read what an earlier run kept; all processes share the work.
 
@@ -57,12 +60,14 @@ def compute_tokens(
         metadata: What is read besides the tokens.
         augmentation: Makes the draws.
         masks: Masks of the rows, whose labels are kept beside the tokens; None = without.
+        depths: Depth maps of the rows; None = looked for where the settings name a folder.
 
     Raises:
         ValueError: If the folder holds tokens of other settings, or draws are asked for without an augmentation.
     """
     precision = torch.bfloat16 if args.bf16 else torch.float32
     grid = model.config.has_mask_head and settings.feature_cache != "off"
+    depths = depth_inputs(splits, settings, args) if depths is None else depths
     found = {}
     for name, rows in splits.items():
         draws = settings.feature_draws if name == "train" and settings.feature_cache != "off" else 0
@@ -71,7 +76,7 @@ def compute_tokens(
             rows,
             model,
             processor,
-            FeatureOptions(draws, settings.feature_dtype, precision, augmentation, grid),
+            FeatureOptions(draws, settings.feature_dtype, precision, augmentation, grid, depths),
             folder=None if folder is None else Path(folder) / name,
             description=f"Backbone tokens of {name}",
             **shared,

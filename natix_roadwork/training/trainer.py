@@ -138,7 +138,7 @@ class RoadworkTrainer(Trainer):
             return inputs
         address = (self.state.global_step, self.args.process_index)
         draw = np.random.default_rng(np.random.SeedSequence(self.args.seed, spawn_key=address))
-        return mix_batch(inputs, draw, *alphas, wide_views=self._whole_model().config.wide_views)
+        return mix_batch(inputs, draw, *alphas, wide_views=self._whole_model().config.uncut_views)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each loss part since the last line to a line that has the loss."""
