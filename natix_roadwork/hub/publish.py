@@ -225,7 +225,9 @@ def _described(arguments: PublishArguments, lockbox: LockboxScores, staged: Path
         "calibration": dataclasses.asdict(read_calibration(arguments.calibration)) if arguments.calibration else None,
         "backbones": list(dict.fromkeys(_backbone_of(Path(folder)) for folder in folders)),
         "backbone_in_checkpoint": bool(config.get("backbone_in_checkpoint")),
-        "model": {name: config[name] for name in ("num_views", "view_size", "metadata_fields")}
+        "model": {name: config[name] for name in ("view_size", "metadata_fields")}
+        # a bare photo has no depth, and the lockbox was scored without
+        | {"num_views": config["num_views"] - config.get("depth_view", False)}
         | {"head_parameters": _head_parameters(staged)},
         "lockbox": {"entries": lockbox.entries, "earlier": lockbox.earlier, "why_not": lockbox.why_not},
         "slices": scrub(report),
