@@ -153,7 +153,7 @@ def check_grid(config: RoadworkConfig, grid: Tensor | None, batch_size: int) -> 
                 "view_features, or give pixel_values."
             )
         return None
-    if grid.dim() != 4 or len(grid) != batch_size or grid.shape[3] != config.feature_dim:
+    if grid.dim() != 4 or grid.shape[0] != batch_size or grid.shape[3] != config.feature_dim:
         raise ValueError(
             f"global_grid has shape {tuple(grid.shape)}, expected ({batch_size}, h, w, {config.feature_dim})."
         )
@@ -172,7 +172,7 @@ def check_extra(config: RoadworkConfig, extra: Tensor | None, batch_size: int) -
     if not width:
         logger.warning_once("extra_evidence is ignored: the model reads none, extra_evidence_size=0.")
         return None
-    if extra.dim() != 3 or len(extra) != batch_size or extra.shape[2] != width or not extra.is_floating_point():
+    if extra.dim() != 3 or extra.shape[0] != batch_size or extra.shape[2] != width or not extra.is_floating_point():
         raise ValueError(
             f"extra_evidence of shape {tuple(extra.shape)} and {extra.dtype} must be floats ({batch_size}, E, {width})."
         )

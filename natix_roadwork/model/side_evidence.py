@@ -45,7 +45,7 @@ class SideEvidence(nn.Module):
             `(B, H)` to be added, exactly 0 for a row without evidence.
         """
         total = torch.zeros_like(embedding)
-        there = torch.zeros(len(embedding), 1, dtype=torch.bool, device=embedding.device)
+        there = torch.zeros(embedding.shape[0], 1, dtype=torch.bool, device=embedding.device)
         if self.presence is not None and presence is not None:
             # Detached: the decoder learns from masks alone, so that its masks stay masks.
             total = total + self.presence(presence.detach().sigmoid().to(embedding.dtype))
@@ -53,7 +53,7 @@ class SideEvidence(nn.Module):
         if self.extra is not None and extra is not None:
             known = ~extra.isnan().any(dim=2)
             if self.training:
-                kept = torch.rand(len(extra), 1, device=extra.device) >= self.extra_dropout
+                kept = torch.rand(extra.shape[0], 1, device=extra.device) >= self.extra_dropout
                 known = known & kept
             pieces = self.extra(extra.nan_to_num(nan=0.0).to(embedding.dtype))  # a NaN would reach the gradients
             total = total + (pieces * known.unsqueeze(-1)).sum(dim=1) / known.sum(dim=1, keepdim=True).clamp_min(1)
