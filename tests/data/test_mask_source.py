@@ -3,12 +3,14 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from datasets import Dataset
 from PIL import Image
 
+from natix_roadwork.data import mask_source
 from natix_roadwork.data.mask_source import find_masks
 from natix_roadwork.data.masks import mask_path, record_path
 from tests.masks import masked_rows, shapes
@@ -105,3 +107,17 @@ def test_fingerprint_changes_with_any_mask_and_record(rows: Dataset, folder: Pat
     known.add(masks.fingerprint(rows))
     known.add(find_masks({"train": rows}, 16, required=False).fingerprint(rows))
     assert len(known) == 5
+
+
+def test_processes_share_the_reading_and_agree(rows: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons, read, found = spoil(folder), [], {}
+    check = mask_source._check
+    monkeypatch.setattr(mask_source, "_check", lambda item: read.append(item[0]) or check(item))
+    for rank in (0, 1):  # what each finds, then what both know
+        monkeypatch.setattr(mask_source, "gather_object", lambda bad, rank=rank: found.setdefault(rank, bad))
+        state = SimpleNamespace(process_index=rank, num_processes=2)
+        find_masks({"train": rows}, 16, str(folder), "ignore", required=False, state=state)
+    assert sorted(read) == sorted(reasons), "each mask is read once"
+    monkeypatch.setattr(mask_source, "gather_object", lambda _: found[1] + found[0])
+    masks = find_masks({"train": rows}, 16, str(folder), "ignore", required=False, state=state)
+    assert {one.row_id: one.reason for one in masks.bad} == reasons
