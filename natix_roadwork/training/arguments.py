@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from natix_roadwork.data.augmentation_presets import VALIDATOR_REGIMES, check_preset
 from natix_roadwork.gps.settings import GPSArguments
+from natix_roadwork.training.dark_rows import DarkArguments
 
 
 @dataclass
@@ -97,7 +98,7 @@ class RoadworkTrainingArguments(TrainingArguments):
 
 
 @dataclass
-class PretrainArguments(GPSArguments):
+class PretrainArguments(GPSArguments, DarkArguments):
     """What `recipes/pretrain.py` trains and on which photos.
 
     Attributes:
@@ -235,6 +236,7 @@ class PretrainArguments(GPSArguments):
         if not 0.0 <= self.selection_share < 1.0:
             raise ValueError(f"selection_share={self.selection_share!r} must lie in [0, 1); 0 = dev chooses the epoch")
         self.feature_cache = {"false": "off", "true": "auto"}.get(self.feature_cache.lower(), self.feature_cache)
+        self.check_dark()
         self._check_augmentation()
 
     def _check_augmentation(self) -> None:

@@ -24,6 +24,7 @@ from natix_roadwork.model.checkpoint import check_image_processor
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.dark_rows import DarkRows, choose_dark_rows
 from natix_roadwork.training.gps_inputs import sampling_of
 from natix_roadwork.training.image_statistics import image_statistics
 from natix_roadwork.training.metadata_inputs import metadata_inputs
@@ -60,6 +61,7 @@ class PretrainInputs:
         sampling: How train rows are drawn by their coordinates; None = not by them.
         metadata: The metadata fields the model reads, and the record of how they were chosen.
         fitted: `(N,)` numbers of the train rows that are trained on; None = the first ones, as many as there are inputs.
+        dark: Which train rows are dark, where their brightness decides how they are drawn.
     """
 
     rows: LoadedRows
@@ -70,14 +72,15 @@ class PretrainInputs:
     metadata: MetadataChoice = field(default_factory=lambda: MetadataChoice([], {}))
     sampling: SamplingPlan | None = None
     fitted: NDArray[np.int64] | None = None
+    dark: DarkRows | None = None
 
     @property
     def sampling_weights(self) -> NDArray[np.float64] | None:
         """`(N,)` sampling weights of the train inputs; None = every row once an epoch."""
-        if self.sampling is None or self.sampling.weights is None:
-            return None
+        weights = None if self.sampling is None else self.sampling.weights
+        weights = self.dark.combined(weights) if self.dark is not None and self.dark.bright_weight else weights
         fitted = slice(len(self.datasets["train"])) if self.fitted is None else self.fitted
-        return self.sampling.weights[fitted]
+        return None if weights is None else weights[fitted]
 
     @property
     def chooser(self) -> str:
@@ -106,8 +109,10 @@ def prepare_inputs(
     choice = choose_metadata(settings, rows, args.seed)
     with args.main_process_first(desc="planning the draws"):
         sampling = sampling_of(rows, settings, args.seed)
+        dark = choose_dark_rows(splits["train"], settings) if limit is None else None
     weights = None if sampling is None else sampling.weights
-    model, processor = build_model(settings, splits["train"]["label"][:], choice.fields, weights)
+    drawn = weights if dark is None else dark.combined(weights)
+    model, processor = build_model(settings, splits["train"]["label"][:], choice.fields, drawn)
     model.to(args.device)
     if limit is not None:
         splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
@@ -128,13 +133,14 @@ def prepare_inputs(
         chosen = {"standardizer": splits["train"].select(sample)}
         fit_standardizer(model, compute_tokens(chosen, model, processor, settings, args, **kept)["standardizer"])
     fitted, selection = selection_rows(splits["train"], settings.selection_share, args.seed)
+    fitted = fitted if dark is None else dark.kept(fitted)
     tokens = _with_selection(tokens, fitted, selection)
     inputs: dict[str, Any] = tokens
     if not cached:
         views = _unnormalised(processor)
         photos = {name: PhotoRows(split, views, metadata, augmentation) for name, split in splits.items()}
         inputs = _with_selection(photos, fitted, selection)
-    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted)
+    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted, dark)
 
 
 def selection_rows(train: Dataset, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -158,9 +164,10 @@ def selection_rows(train: Dataset, share: float, seed: int) -> tuple[NDArray[np.
 
 
 def _with_selection(splits: dict[str, Any], fitted: NDArray[np.int64], selection: NDArray[np.int64]) -> dict[str, Any]:
-    if not splits or not len(selection):
+    if not splits or len(fitted) == len(splits["train"]):
         return dict(splits)
-    return splits | {"train": splits["train"].select(fitted), "selection": splits["train"].select(selection)}
+    parts = {"train": fitted} | ({"selection": selection} if len(selection) else {})
+    return splits | {name: splits["train"].select(rows) for name, rows in parts.items()}
 
 
 def load_splits(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, dict[str, Dataset]]:

@@ -26,6 +26,7 @@ from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_te
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
+from natix_roadwork.training.dark_rows import dark_figures
 from natix_roadwork.training.memory import check_memory
 from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
@@ -160,11 +161,14 @@ def _record(
 ) -> None:
     rows = inputs.rows
     recorder.data = rows.as_dict()
+    dark: dict[str, Any] = {} if inputs.dark is None else inputs.dark.as_dict(inputs.fitted)
     for split in ("dev", "test"):
         if split in inputs.datasets:
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
+            if inputs.dark is not None:
+                dark[split] = dark_figures(rows.splits[split], inputs.dark.limit, probabilities, recorder.seed)
     recorder.warnings += warnings_about(rows) + (inputs.sampling.warnings if inputs.sampling else [])
     weights, config = list(inputs.model.parameters()), inputs.model.config.to_dict()
     recorder.details = {
@@ -178,6 +182,7 @@ def _record(
         "best_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,
         "gps": inputs.sampling.as_dict() if inputs.sampling else None,
+        "brightness": dark or None,
         "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
         "parameters": sum(weight.numel() for weight in weights),
         "train": train_metrics,

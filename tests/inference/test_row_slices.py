@@ -6,8 +6,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
+from natix_roadwork.data.brightness import brightness_of, mean_grey
 from natix_roadwork.inference import row_slices as module
-from natix_roadwork.inference.brightness import brightness_of, mean_grey
 from natix_roadwork.inference.row_slices import DARK, row_slices
 
 
