@@ -116,6 +116,8 @@ def prepare_inputs(
     model.to(args.device)
     if limit is not None:
         splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
+    fitted, selection = selection_rows(splits["train"], settings.selection_share, args.seed)
+    fitted = fitted if dark is None else dark.kept(fitted)
     folder = folder or feature_folder(settings)
     encoder_id, config = settings.text_encoder_id, model.config
     metadata = metadata_inputs(
@@ -132,8 +134,6 @@ def prepare_inputs(
     else:
         chosen = {"standardizer": splits["train"].select(sample)}
         fit_standardizer(model, compute_tokens(chosen, model, processor, settings, args, **kept)["standardizer"])
-    fitted, selection = selection_rows(splits["train"], settings.selection_share, args.seed)
-    fitted = fitted if dark is None else dark.kept(fitted)
     tokens = _with_selection(tokens, fitted, selection)
     inputs: dict[str, Any] = tokens
     if not cached:
