@@ -36,7 +36,8 @@ def write_semi_synthetic(
     """Write an imagefolder of `num_rows` photos, half of them positive, made from the label-0 street photos.
 
     `metadata.jsonl` holds `file_name`, `label`, `video_id` (the source photo, so that folds stay grouped), `kind` (what was
-    pasted) and `box` (left, top, right, bottom in pixels). A finished folder of the same settings is left as it is.
+    pasted), `box` (left, top, right, bottom in pixels) and `mask` (bit-packed, of the evidence alone: what is ordinary has
+    none). A finished folder of the same settings is left as it is.
 
     Args:
         street_photos_folder: imagefolder of real photos with `metadata.jsonl`; rows of label 0 are used.
@@ -46,7 +47,7 @@ def write_semi_synthetic(
         size_range: smallest and largest height of what is pasted, in pixels.
     """
     source, target = Path(street_photos_folder), Path(out_folder)
-    settings = json.dumps({"num_rows": num_rows, "seed": seed, "size_range": list(size_range), "format": 1})
+    settings = json.dumps({"num_rows": num_rows, "seed": seed, "size_range": list(size_range), "format": 2})
     if (target / "settings.json").is_file() and (target / "settings.json").read_text() == settings:
         return target
     rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
@@ -56,16 +57,18 @@ def write_semi_synthetic(
     labels = rng.permutation(np.arange(num_rows) % 2)
     temporary = target.with_name(target.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    (temporary / "masks").mkdir(parents=True)
     with (temporary / "metadata.jsonl").open("w") as lines:
         for index in range(num_rows):
             name, label = names[order[index]], int(labels[index])
             generator = np.random.default_rng([seed, 1, index])
             donor = _read(source / names[int(generator.integers(len(names)))])
-            picture, kind, box = compose(_read(source / name), donor, label, generator, size_range)
-            file_name = f"{index:05d}.jpg"
+            picture, kind, box, bits = compose(_read(source / name), donor, label, generator, size_range)
+            file_name, mask = f"{index:05d}.jpg", f"masks/{index:05d}_seg_mask.png"
             Image.fromarray(picture).save(temporary / file_name, quality=JPEG_QUALITY)
+            Image.fromarray(bits).save(temporary / mask)
             row = {"file_name": file_name, "label": label, "video_id": Path(name).stem, "kind": kind, "box": box}
+            row["mask"] = mask
             lines.write(json.dumps(row) + "\n")
     (temporary / "settings.json").write_text(settings)
     if target.exists():
@@ -80,8 +83,11 @@ def compose(
     label: int,
     rng: np.random.Generator,
     size_range: tuple[int, int] = SIZE_RANGE,
-) -> tuple[np.ndarray, str, list[int]]:
-    """Paste evidence (label 1) or something ordinary (label 0) into a photo `(H, W, 3)`; return it, the kind, the box."""
+) -> tuple[np.ndarray, str, list[int], np.ndarray]:
+    """Paste evidence (label 1) or something ordinary (label 0) into a photo `(H, W, 3)`.
+
+    Returns the photo, the kind, the box and the mask `(H, W)` uint8 of the evidence.
+    """
     size = int(np.exp(rng.uniform(*np.log(size_range))))
     place = float(rng.uniform(0.02, 0.98)), float(np.clip(0.6 + 0.0011 * size + rng.normal(0, 0.05), 0.62, 0.97))
     side = float(rng.uniform(-1, 1))
@@ -93,8 +99,12 @@ def compose(
         item = draw_distractor(kind, size, rng, Light(side=side), orange=bool(rng.random() < 0.5))
     else:
         item, kind = _cut_out(donor, kind, size, rng), "cut_out"
-    picture, box = _paste(photo, _fit(item, photo.shape[1], size_range[1]), place, rng)
-    return picture, kind, box
+    item = _fit(item, photo.shape[1], size_range[1])
+    picture, box = _paste(photo, item, place, rng)
+    bits = np.zeros(photo.shape[:2], np.uint8)
+    if label == 1:
+        bits[box[1] : box[3], box[0] : box[2]] = (item[..., 3] > 127).astype(np.uint8) << OBJECT_KINDS.index(kind)
+    return picture, kind, box, bits
 
 
 def _cut_out(donor: np.ndarray, kind: str, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from natix_roadwork.data.masks import read_mask
 from natix_roadwork.data.scene_objects import OBJECT_KINDS
 from tests.semi_synthetic import compose, write_semi_synthetic
 
@@ -39,7 +40,7 @@ def rows_of(folder: Path) -> list[dict]:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_labels_are_balanced_and_say_what_was_pasted(written: Path) -> None:
@@ -77,13 +78,21 @@ def test_other_settings_replace_the_folder_whole(street: Path, tmp_path: Path) -
 @pytest.mark.parametrize("seed", range(6))
 def test_both_labels_change_their_box_and_nothing_else(label: int, seed: int) -> None:
     photo = texture(0)
-    picture, _, box = compose(photo, texture(1), label, np.random.default_rng(seed))
+    picture, _, box, bits = compose(photo, texture(1), label, np.random.default_rng(seed))
     left, top, right, bottom = box
     assert 0 <= left < right <= WIDTH and 0 <= top < bottom <= HEIGHT
     changed = (picture != photo).any(axis=-1)
     assert changed[top:bottom, left:right].mean() > 0.1
+    assert bits.any() == bool(label) and not bits[~changed].any()
     changed[top:bottom, left:right] = False
     assert not changed.any()
+
+
+def test_masks_show_the_evidence_that_was_pasted(written: Path) -> None:
+    for row in rows_of(written):
+        mask = read_mask(written / row["mask"], (WIDTH, HEIGHT))
+        shown = [kind for kind, plane in zip(OBJECT_KINDS, mask.channels, strict=True) if plane.any()]
+        assert shown == ([row["kind"]] if row["label"] else [])
 
 
 def test_negatives_are_ordinary_objects_and_cut_outs() -> None:

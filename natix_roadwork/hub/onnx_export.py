@@ -58,8 +58,8 @@ class _Head(nn.Module):
         head._modules = model._modules | {"backbone": nn.Identity(), "standardizer": standardizer}
         self.model = copy.deepcopy(head)
 
-    def forward(self, view_features: Tensor, view_mask: Tensor) -> Tensor:
-        return self.model(view_features=view_features, view_mask=view_mask).logits
+    def forward(self, view_features: Tensor, view_mask: Tensor, global_grid: Tensor | None = None) -> Tensor:
+        return self.model(view_features=view_features, view_mask=view_mask, global_grid=global_grid).logits
 
 
 def export_lite_onnx(model: PreTrainedModel, processor: ViTImageProcessor, path: str | Path) -> float:
@@ -88,7 +88,8 @@ def export_head_onnx(model: RoadworkForImageClassification, path: str | Path) ->
     """Write the head of a full model: `view_features` `(B, V, T, D)` and `view_mask` `(B, V)` to `logits` `(B, 2)`.
 
     B is free, and so is T as far as the model's is: pooled tokens, then those of its grid; V and D are the model's. Without
-    metadata, as a miner sees a photo.
+    metadata, as a miner sees a photo. A model whose decision reads the decoded masks also takes `global_grid`
+    `(B, h, w, D)`, the patch grid of the global view.
 
     Args:
         model: The full model.
@@ -103,16 +104,25 @@ def export_head_onnx(model: RoadworkForImageClassification, path: str | Path) ->
     config = model.config
     tokens = (2 if config.feature_pooling == "cls_mean" else 1) + config.evidence_grid**2
     shapes = {"view_features": {0: "batch", 2: "tokens"}, "view_mask": {0: "batch"}}
+    if config.mask_evidence:
+        shapes["global_grid"] = {0: "batch"}
     facts = {"model_type": config.model_type, "backbone_id": config.backbone_id, "tokens": tokens}
-    inputs, other = (_tokens(config, rows, tokens) for rows in (2, 3))
+    inputs, other = (_tokens(model, rows, tokens) for rows in (2, 3))
     return _export(_Head(model), inputs, shapes, path, facts, other)
 
 
-def _tokens(config: Any, rows: int, tokens: int) -> dict[str, Tensor]:  # noqa: ANN401 - a RoadworkConfig
+def _tokens(model: RoadworkForImageClassification, rows: int, tokens: int) -> dict[str, Tensor]:
+    config = model.config
     features = torch.randn(rows, config.num_views, tokens, config.feature_dim, generator=_generator())
     mask = torch.ones(rows, config.num_views, dtype=torch.bool)
     mask[0, 1:] = False  # a photo with its global view alone
-    return {"view_features": features, "view_mask": mask}
+    found = {"view_features": features, "view_mask": mask}
+    if config.mask_evidence:
+        side = config.view_size
+        with torch.no_grad():
+            grid = model.extract_tokens_and_grid(torch.zeros(1, 1, 3, side, side))[1]
+        found["global_grid"] = torch.randn(rows, *grid.shape[1:], generator=_generator())
+    return found
 
 
 def _generator() -> torch.Generator:

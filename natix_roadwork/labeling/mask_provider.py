@@ -6,7 +6,7 @@ set and writes the files. The providers are the modules `*_provider.py` beside t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class FoundObject:
         kind: Its class, one of `MASK_CLASSES`.
         box: (left, top, right, bottom) in whole pixels of the upright photo.
         mask: `(bottom - top, right - left)` bool, the object's pixels inside its box.
-        prompt: What was asked for when it was found; empty where nothing was.
+        prompt: What was asked for when it was found, of human marks their category; empty where there is neither.
         score: How sure the provider is, in [0, 1]; 1 for human marks.
     """
 
@@ -34,6 +34,13 @@ class FoundObject:
     mask: NDArray[np.bool_]
     prompt: str = ""
     score: float = 1.0
+
+    @classmethod
+    def of_plane(cls, kind: str, plane: NDArray[np.bool_], prompt: str = "", score: float = 1.0) -> Self:
+        """Cut an object out of a plane `(H, W)` that marks at least one pixel of it."""
+        rows, columns = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
+        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        return cls(kind, (left, top, right, bottom), plane[top:bottom, left:right].copy(), prompt, score)
 
     @property
     def area(self) -> int:
@@ -49,10 +56,12 @@ class PhotoObjects:
         objects: In a fixed order.
         presence: Prompt to the provider's belief in [0, 1] that what it names is in the photo at all; empty where a
             provider has no such output.
+        notes: What a reader must know of this photo, counted, such as marks that were clipped; added up over a run.
     """
 
     objects: list[FoundObject] = field(default_factory=list)
     presence: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
     def bits(self, width: int, height: int) -> NDArray[np.uint8]:
         """Paint the objects into a bit-packed mask `(H, W)`."""

@@ -57,23 +57,47 @@ def view_tokens(backbone: PreTrainedModel, views: Tensor, pooling: str, grid: in
     Returns:
         `(N, T, D)`: the pooled tokens, then the G x G cells row by row.
     """
+    return pooled_tokens(*patch_features(backbone, views), pooling, grid)
+
+
+def patch_features(backbone: PreTrainedModel, views: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Runs the backbone on single views.
+
+    Args:
+        backbone: Vision model.
+        views: `(N, 3, S, S)` normalised pixels.
+
+    Returns:
+        The class token `(N, D)`, None for a backbone without one, and the patch grid `(N, D, h, w)`.
+    """
     parameter = next(backbone.parameters())
     # A width of one would make both memory formats look alike, so the format is asked for, not inferred.
     views = views.to(parameter.dtype).contiguous(memory_format=torch.channels_last)
     features = backbone(pixel_values=views).last_hidden_state
     if features.dim() == 4:
         channels_last = getattr(getattr(backbone, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
-        class_token, patch_map = None, features.permute(0, 3, 1, 2) if channels_last else features
-    else:
-        class_token, patch_map = _split_tokens(features, views.shape[-1], patch_size(backbone))
-        if not _has_class_token(backbone):
-            class_token = None
-    patches = patch_map.flatten(2).transpose(1, 2)  # (N, h*w, D)
+        return None, features.permute(0, 3, 1, 2) if channels_last else features
+    class_token, patch_map = _split_tokens(features, views.shape[-1], patch_size(backbone))
+    return (class_token if _has_class_token(backbone) else None), patch_map
+
+
+def pooled_tokens(class_token: Tensor | None, patch_map: Tensor, pooling: str, grid: int) -> Tensor:
+    """Pools the patch grid of views.
+
+    Args:
+        class_token: `(N, D)`, or None.
+        patch_map: `(N, D, h, w)`.
+        pooling: `cls`, `mean` or `cls_mean`.
+        grid: G of the evidence grid, 0 = none.
+
+    Returns:
+        `(N, T, D)`, as `view_tokens`.
+    """
     pooled = []
     if class_token is not None and pooling != "mean":
         pooled.append(class_token)
     if class_token is None or pooling != "cls":
-        pooled.append(patches.mean(dim=1))
+        pooled.append(patch_map.flatten(2).transpose(1, 2).mean(dim=1))
     tokens = torch.stack(pooled, dim=1)
     if grid:
         cells = F.adaptive_avg_pool2d(patch_map.float(), grid).to(patch_map.dtype)

@@ -5,15 +5,16 @@ this room are built from.
 """
 
 import copy
-import math
 from typing import Any, ClassVar
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
+
+from .config_values import is_number, is_vocabulary, is_whole, read_backbone_config, read_feature_dim
 
 
 FEATURE_POOLINGS = ("cls", "mean", "cls_mean")
 GATES = ("headwise", "elementwise", "none")
-LOSS_TERMS = ("focal", "consistency", "weather")
+LOSS_TERMS = ("focal", "consistency", "weather", "mask")
 # What a mask marks, one channel each.
 MASK_CLASSES = ("cone", "barrier", "sign", "worker", "vehicle", "equipment")
 METADATA_FIELDS = ("gps", "weather", "daytime", "scene", "text")
@@ -68,9 +69,13 @@ class RoadworkConfig(PreTrainedConfig):
         gps_encoder: `capped` (waves of at least 25 km), `sinusoids` (the plan's), `spherical_harmonics`, `wrap`.
         gps_jitter_km: Deviation of the normal steps by which positions move in training, >= 0.
         metadata_dropout: Probability in [0, 1) that a field of a row counts as missing in training.
-        whole_metadata_dropout: Share in [0, 1) of the rows that lose all metadata in training.
+        whole_metadata_dropout: Share in [0, 1) of the rows that lose all metadata in training, and such a share that lose
+            their extra evidence.
         metadata_residual: Whether metadata corrects the embedding, or the fused vector replaces it as in the plan.
         loss_weights: Weight of each loss term; a term that is absent is off, and its head does not exist.
+        mask_size: Side m of the masks that a `mask` term decodes from the global view's patch grid, in cells.
+        mask_evidence: Whether what the decoded masks show, a number a class, corrects the embedding; needs a `mask` term.
+        extra_evidence_size: Width F of evidence from elsewhere, such as a detector's figures; 0 = none is read.
         focal_gamma: Focusing exponent of the focal term, >= 0.
         focal_alpha: Weight of each class in the focal term.
         label_smoothing: Share of the target spread over the classes, in [0, 1).
@@ -120,6 +125,9 @@ class RoadworkConfig(PreTrainedConfig):
     whole_metadata_dropout: float = 0.2
     metadata_residual: bool = True
     loss_weights: dict[str, float] | None = None
+    mask_size: int = 128
+    mask_evidence: bool = False
+    extra_evidence_size: int = 0
     focal_gamma: float = 2.0
     focal_alpha: list[float] | tuple[float, ...] = (1.0, 1.0)
     label_smoothing: float = 0.1
@@ -127,7 +135,7 @@ class RoadworkConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fills what follows from other fields, then checks every field."""
-        self.backbone_config = _backbone_config(self.backbone_config)
+        self.backbone_config = read_backbone_config(self.backbone_config)
         if self.id2label is None:
             self.id2label = {0: "None", 1: "Roadwork"}
             self.label2id = {"None": 0, "Roadwork": 1}
@@ -137,7 +145,7 @@ class RoadworkConfig(PreTrainedConfig):
             self.vocabularies = DEFAULT_VOCABULARIES
         self.vocabularies = copy.deepcopy(self.vocabularies)
         if self.feature_dim is None:
-            self.feature_dim = _feature_dim(self.backbone_config)
+            self.feature_dim = read_feature_dim(self.backbone_config)
         for name in ("wide_views", "image_mean", "image_std", "metadata_fields", "focal_alpha"):
             setattr(self, name, list(getattr(self, name)))
         kwargs.pop("keys_to_ignore_at_inference", None)
@@ -162,21 +170,27 @@ class RoadworkConfig(PreTrainedConfig):
             "view_weights",
             "token_weights",
             "weather_logits",
+            "mask_logits",
         ]
+
+    @property
+    def has_mask_head(self) -> bool:
+        """Whether masks are decoded, from the patch grid of the global view."""
+        return "mask" in self.loss_weights
 
     def _check_sizes(self) -> None:
         for name in ("feature_dim", "num_views", "keep_views", "view_size", "hidden_size", "evidence_size"):
-            self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
+            self._require(is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
         if self.view_chunk is not None:
-            self._require(_is_whole(self.view_chunk, lowest=1), "view_chunk", "a whole number of at least 1, or None")
-        for name in ("num_evidence_queries", "num_attention_heads", "thumbnail_size"):
-            self._require(_is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
+            self._require(is_whole(self.view_chunk, lowest=1), "view_chunk", "a whole number of at least 1, or None")
+        for name in ("num_evidence_queries", "num_attention_heads", "thumbnail_size", "mask_size"):
+            self._require(is_whole(getattr(self, name), lowest=1), name, "a whole number of at least 1")
         chosen = self.select_views
-        self._require(chosen is None or _is_whole(chosen, lowest=1), "select_views", "None or at least 1")
-        for name in ("num_attention_layers", "evidence_grid"):
-            self._require(_is_whole(getattr(self, name), lowest=0), name, "a whole number of at least 0")
+        self._require(chosen is None or is_whole(chosen, lowest=1), "select_views", "None or at least 1")
+        for name in ("num_attention_layers", "evidence_grid", "extra_evidence_size"):
+            self._require(is_whole(getattr(self, name), lowest=0), name, "a whole number of at least 0")
         self._require(
-            all(_is_whole(view, lowest=0) for view in self.wide_views), "wide_views", "whole numbers of at least 0"
+            all(is_whole(view, lowest=0) for view in self.wide_views), "wide_views", "whole numbers of at least 0"
         )
         self._require(self.hidden_size % 4 == 0, "hidden_size", "a multiple of 4 (the pyramid has H, H/2 and H/4)")
         heads = self.num_attention_heads
@@ -198,12 +212,12 @@ class RoadworkConfig(PreTrainedConfig):
         self._require(self.attention_gate in GATES, "attention_gate", f"one of {GATES}")
         for name in ("dropout", "token_dropout", "label_smoothing"):
             value = getattr(self, name)
-            self._require(_is_number(value) and 0 <= value < 1, name, "in [0, 1)")
-        self._require(_is_number(self.focal_gamma) and self.focal_gamma >= 0, "focal_gamma", "at least 0")
+            self._require(is_number(value) and 0 <= value < 1, name, "in [0, 1)")
+        self._require(is_number(self.focal_gamma) and self.focal_gamma >= 0, "focal_gamma", "at least 0")
         for name, length in (("image_mean", 3), ("image_std", 3), ("focal_alpha", 2)):
             values = getattr(self, name)
             self._require(
-                len(values) == length and all(map(_is_number, values)),
+                len(values) == length and all(map(is_number, values)),
                 name,
                 f"{length} numbers, one for each {'channel' if length == 3 else 'class'}",
             )
@@ -212,13 +226,13 @@ class RoadworkConfig(PreTrainedConfig):
         self._require(len(self.id2label) == 2, "id2label", "the names of two labels, none and roadwork")
         self._require(len(self.wide_views) >= 1, "wide_views", "at least one view index below num_views")
         self._require(
-            all(
-                name in LOSS_TERMS and _is_number(weight) and weight > 0 for name, weight in self.loss_weights.items()
-            ),
+            all(name in LOSS_TERMS and is_number(weight) and weight > 0 for name, weight in self.loss_weights.items()),
             "loss_weights",
             f"a positive weight for some of {LOSS_TERMS}",
         )
         self._require("focal" in self.loss_weights, "loss_weights", "with a weight for focal")
+        decoded = self.has_mask_head or not self.mask_evidence
+        self._require(decoded, "mask_evidence", "False without a weight for mask in loss_weights")
 
     def _check_metadata(self) -> None:
         fields = self.metadata_fields
@@ -228,57 +242,13 @@ class RoadworkConfig(PreTrainedConfig):
         wanted = f"lists of different tags under {tuple(DEFAULT_VOCABULARIES)}"
         tables = self.vocabularies
         self._require(isinstance(tables, dict) and set(tables) == set(DEFAULT_VOCABULARIES), "vocabularies", wanted)
-        self._require(all(_is_vocabulary(tags) for tags in tables.values()), "vocabularies", wanted)
+        self._require(all(is_vocabulary(tags) for tags in tables.values()), "vocabularies", wanted)
         self._require(self.gps_encoder in GPS_ENCODERS, "gps_encoder", f"one of {GPS_ENCODERS}")
-        self._require(_is_number(self.gps_jitter_km) and self.gps_jitter_km >= 0, "gps_jitter_km", "at least 0")
+        self._require(is_number(self.gps_jitter_km) and self.gps_jitter_km >= 0, "gps_jitter_km", "at least 0")
         for name in ("metadata_dropout", "whole_metadata_dropout"):
             value = getattr(self, name)
-            self._require(_is_number(value) and 0 <= value < 1, name, "in [0, 1)")
+            self._require(is_number(value) and 0 <= value < 1, name, "in [0, 1)")
 
     def _require(self, holds: bool, name: str, wanted: str) -> None:
         if not holds:
             raise ValueError(f"RoadworkConfig: {name}={getattr(self, name)!r} must be {wanted}.")
-
-
-def _is_whole(value: object, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_vocabulary(tags: object) -> bool:
-    if not isinstance(tags, list | tuple) or not tags or not all(isinstance(tag, str) and tag for tag in tags):
-        return False
-    return len(set(tags)) == len(tags)
-
-
-def _backbone_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
-    """Turns what the user or `config.json` gave into a config object."""
-    if isinstance(config, PreTrainedConfig):
-        # A copy: a composite config resets the attention of its parts, and a loaded backbone would lose its SDPA.
-        config = copy.deepcopy(config)
-        config._name_or_path = ""  # may be a local path
-        return config
-    if config is None:
-        # transformers' own default has no register tokens; every published DINOv3 ViT has four.
-        return CONFIG_MAPPING["dinov3_vit"](num_register_tokens=4)
-    model_type = config.get("model_type")
-    if model_type not in CONFIG_MAPPING:
-        raise ValueError(f"RoadworkConfig: backbone_config has model_type={model_type!r}, which transformers lacks.")
-    return CONFIG_MAPPING[model_type].from_dict(config)
-
-
-def _feature_dim(config: PreTrainedConfig) -> int:
-    """Width of a backbone token by the names that vision configs give it."""
-    sizes = getattr(config, "hidden_sizes", None)
-    if sizes:
-        return sizes[-1]
-    for name in ("hidden_size", "num_features"):
-        if getattr(config, name, None) is not None:
-            return getattr(config, name)
-    raise ValueError(
-        f"RoadworkConfig: feature_dim=None cannot be read from a {config.model_type!r} backbone_config "
-        "(no hidden_size, hidden_sizes or num_features); give feature_dim."
-    )

@@ -37,6 +37,10 @@ class FeatureStandardizer(nn.Module):
         kinds = self.token_kinds(tokens.shape[2], tokens.device)
         return (tokens.float() - self.mean.float()[kinds]) / self.std.float()[kinds]
 
+    def of_patches(self, grid: Tensor) -> Tensor:
+        """Standardises a patch grid `(B, h, w, D)` in float32 as cells are; without an evidence grid it stays as it is."""
+        return (grid.float() - self.mean[2].float()) / self.std[2].float()
+
     @torch.no_grad()
     def fit(self, view_features: Tensor, view_mask: Tensor | None = None, chunk: int = 64) -> None:
         """Sets the statistics from training rows.

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_roadwork import RoadworkConfig
-from .model_inputs import known_weather
 from .outputs import RoadworkOutput
+from .targets import known_masks, known_weather
 from .views import filled
 
 
@@ -85,6 +85,48 @@ def weather_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return total / count.clamp_min(1), count
 
 
+def dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
+    """Dice loss of each mask, 1 - (2 sum(p g) + s) / (sum(p^2) + sum(g^2) + s).
+
+    Milletari et al., https://arxiv.org/abs/1606.04797; with squares a share of a cell that is met exactly costs nothing.
+
+    Args:
+        logits: `(..., h, w)`.
+        targets: `(..., h, w)` shares in [0, 1].
+        smooth: s; an empty mask costs sum(p^2) / (sum(p^2) + s).
+
+    Returns:
+        `(...)` in [0, 1].
+    """
+    p, g = logits.float().sigmoid().flatten(-2), targets.float().flatten(-2)
+    overlap = (p * g).sum(dim=-1)
+    return 1 - (2 * overlap + smooth) / (p.square().sum(dim=-1) + g.square().sum(dim=-1) + smooth)
+
+
+def mask_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy of every known mask plus Dice of those that show something.
+
+    An empty mask has no overlap to measure, and its Dice would be the size of the smoothing: it is left to the
+    cross-entropy. Most rows have few classes, so that each row weighs alike: a mean over its known masks, plus the mean
+    Dice over those that are not empty.
+
+    Args:
+        logits: `(B, C, m, m)`.
+        labels: `(B, C, m, m)` shares in [0, 1]; a mask with a NaN is unknown.
+
+    Returns:
+        The mean over rows with a known mask (0, with a gradient of 0, without any such row) and their number.
+    """
+    known = ~labels.isnan().flatten(2).any(dim=2)  # (B, C)
+    targets = labels.nan_to_num(nan=0.0).float()
+    shown = known & (targets.flatten(2).sum(dim=2) > 0)
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").flatten(2).mean(dim=2)
+    entropy = (entropy * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)
+    dice = (dice_loss(logits, targets) * shown).sum(dim=1) / shown.sum(dim=1).clamp_min(1)
+    count = known.any(dim=1).float().sum()
+    return (entropy + dice).sum() / count.clamp_min(1), count
+
+
 def total_loss(parts: dict[str, Tensor], counts: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """Weighs the loss terms; the weights are renormalised over the terms that have rows.
 
@@ -103,6 +145,7 @@ def loss_parts(
     mask: Tensor,
     labels: Tensor,
     weather_labels: Tensor | None,
+    mask_labels: Tensor | None,
     training: bool,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Every active term.
@@ -113,6 +156,7 @@ def loss_parts(
         mask: `(B, K)` valid kept views.
         labels: `(B,)` class indices or `(B, C)` class probabilities.
         weather_labels: `(B,)` positions in the vocabulary, -100 = unknown; None = all unknown.
+        mask_labels: `(B, C, m, m)` shares in [0, 1], NaN = unknown; None = all unknown.
         training: Whether a term must have what it reads.
 
     Returns:
@@ -133,4 +177,7 @@ def loss_parts(
     if "weather" in config.loss_weights:
         weather_labels = known_weather(weather_labels, output.weather_logits, training)
         parts["weather"], counts["weather"] = weather_loss(output.weather_logits, weather_labels)
+    if "mask" in config.loss_weights and (training or output.mask_logits is not None):
+        mask_labels = known_masks(mask_labels, output.mask_logits, training)
+        parts["mask"], counts["mask"] = mask_loss(output.mask_logits, mask_labels)
     return parts, counts

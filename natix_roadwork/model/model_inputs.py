@@ -1,11 +1,8 @@
 """What `forward` takes: checks, and stand-ins for what is missing.
 
 Comes in: the arguments of `forward`. Goes out: tokens with a mask to evidence pooling, a tensor a field to the
-metadata encoder, weather labels to the loss.
+metadata encoder. Targets are checked in `targets.py`.
 """
-
-import inspect
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,23 +21,6 @@ ARGUMENTS = {
     "scene": "scene_ids",
     "text": "text_embeddings",
 }
-
-
-def hidden_from_signature(name: str) -> Callable[[Callable], Callable]:
-    """Makes a decorator that leaves one argument out of what `inspect.signature` shows.
-
-    `transformers.Trainer` takes each argument with "label" in its name for one that every batch must have: without
-    an optional one it would compute neither loss nor metrics at evaluation.
-    """
-
-    def hide(function: Callable) -> Callable:
-        """Gives the function a signature without the argument."""
-        signature = inspect.signature(function)
-        shown = [parameter for parameter in signature.parameters.values() if parameter.name != name]
-        function.__signature__ = signature.replace(parameters=shown)
-        return function
-
-    return hide
 
 
 def check_pixels(pixel_values: Tensor, view_size: int) -> Tensor:
@@ -155,32 +135,52 @@ def is_present(values: Tensor) -> Tensor:
     return ~values.isnan().any(dim=1) if values.is_floating_point() else (values >= 0).any(dim=1)
 
 
-def known_weather(labels: Tensor | None, logits: Tensor, training: bool) -> Tensor:
-    """Checks weather labels; -100 throughout when none are given.
+def check_grid(config: RoadworkConfig, grid: Tensor | None, batch_size: int) -> Tensor | None:
+    """Refuses a patch grid of a wrong shape, or none where the decision reads it.
 
     Args:
-        labels: `(B,)` positions in the vocabulary, -100 = unknown, or None.
-        logits: `(B, W)` of the weather head.
-        training: Whether labels must be given: a term that never had any would train nothing, unseen.
+        config: Says D, and whether the masks are evidence.
+        grid: `(B, h, w, D)` of the global view, or None.
+        batch_size: B.
 
     Raises:
-        ValueError: Shape, type or a value does not fit, or labels are missing in training.
+        ValueError: The shape does not fit, or the grid is missing.
     """
-    batch_size, num_classes = logits.shape
-    if labels is None:
-        if training:
+    if grid is None:
+        if config.mask_evidence:
             raise ValueError(
-                "loss_weights has a weather term, but weather_labels are not given; give -100 where the weather is "
-                'unknown. transformers.Trainer passes them on with label_names=["labels", "weather_labels"].'
+                "mask_evidence=True reads the global view's patch grid: give global_grid (B, h, w, D) beside "
+                "view_features, or give pixel_values."
             )
-        return torch.full((batch_size,), -100, device=logits.device)
-    if labels.shape != (batch_size,) or labels.is_floating_point():
+        return None
+    if grid.dim() != 4 or grid.shape[0] != batch_size or grid.shape[3] != config.feature_dim:
         raise ValueError(
-            f"weather_labels of shape {tuple(labels.shape)} and {labels.dtype} must be whole numbers ({batch_size},)."
+            f"global_grid has shape {tuple(grid.shape)}, expected ({batch_size}, h, w, {config.feature_dim})."
         )
-    bad = ((labels < 0) | (labels >= num_classes)) & (labels != -100)
-    _refuse(bad, "weather_labels", labels, f"expected 0 ... {num_classes - 1}, or -100 for unknown")
-    return labels
+    return grid
+
+
+def check_extra(config: RoadworkConfig, extra: Tensor | None, batch_size: int) -> Tensor | None:
+    """Refuses extra evidence of a wrong shape, or with a figure that is no number; warns once where it is not read.
+
+    Raises:
+        ValueError: Shape or a value does not fit; the row is named.
+    """
+    if extra is None:
+        return None
+    width = config.extra_evidence_size
+    if not width:
+        logger.warning_once("extra_evidence is ignored: the model reads none, extra_evidence_size=0.")
+        return None
+    if extra.dim() != 3 or extra.shape[0] != batch_size or extra.shape[2] != width or not extra.is_floating_point():
+        raise ValueError(
+            f"extra_evidence of shape {tuple(extra.shape)} and {extra.dtype} must be floats ({batch_size}, E, {width})."
+        )
+    missing = extra.isnan().sum(dim=2)
+    half = ((missing > 0) & (missing < width)).any(dim=1)
+    refuse_rows(half, "NaN values of extra_evidence", missing, "expected all or none of a piece's figures")
+    refuse_rows(extra.isinf().any(dim=(1, 2)), "infinite values of extra_evidence", missing, "expected none")
+    return extra
 
 
 def _all_missing(name: str, batch_size: int, device: torch.device) -> Tensor:
@@ -194,9 +194,9 @@ def _checked_gps(gps: Tensor, batch_size: int) -> Tensor:
         raise ValueError(f"gps has shape {tuple(gps.shape)}, expected ({batch_size}, 2): latitude, longitude.")
     if gps.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"gps is {gps.dtype}, which rounds degrees by kilometres; give float32 or float64.")
-    _refuse(gps.isnan().sum(dim=1) == 1, "gps", gps, "half a coordinate; NaN must stand in both places or in none")
+    refuse_rows(gps.isnan().sum(dim=1) == 1, "gps", gps, "half a coordinate; NaN must stand in both places or in none")
     outside = (gps[:, 0].abs() > 90) | (gps[:, 1].abs() > 180)
-    _refuse(outside, "gps", gps, "expected a latitude in -90 ... 90, then a longitude in -180 ... 180, in degrees")
+    refuse_rows(outside, "gps", gps, "expected a latitude in -90 ... 90, then a longitude in -180 ... 180, in degrees")
     return gps
 
 
@@ -207,7 +207,7 @@ def _checked_tags(argument: str, ids: Tensor, batch_size: int, vocabulary_size: 
         )
     bad = ((ids < -1) | (ids > vocabulary_size)).any(dim=1)
     wanted = f"expected 0 ... {vocabulary_size - 1} for known tags, {vocabulary_size} for an unknown one, -1 to pad"
-    _refuse(bad, argument, ids, wanted)
+    refuse_rows(bad, argument, ids, wanted)
     return ids
 
 
@@ -218,12 +218,16 @@ def _checked_text(text: Tensor, batch_size: int) -> Tensor:
             f"{TEXT_WIDTH})."
         )
     missing = text.isnan().sum(dim=1)
-    _refuse((missing > 0) & (missing < TEXT_WIDTH), "NaN values of text_embeddings", missing, "expected all or none")
-    _refuse(text.isinf().any(dim=1), "infinite values of text_embeddings", text.isinf().sum(dim=1), "expected none")
+    refuse_rows(
+        (missing > 0) & (missing < TEXT_WIDTH), "NaN values of text_embeddings", missing, "expected all or none"
+    )
+    refuse_rows(
+        text.isinf().any(dim=1), "infinite values of text_embeddings", text.isinf().sum(dim=1), "expected none"
+    )
     return text
 
 
-def _refuse(bad: Tensor, name: str, values: Tensor, wanted: str) -> None:
+def refuse_rows(bad: Tensor, name: str, values: Tensor, wanted: str) -> None:
     """Raises for the first row that is bad.
 
     A compiled graph cannot look at values and skips the check. A training step on a GPU does not wait for them: the

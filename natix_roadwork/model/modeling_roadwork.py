@@ -4,7 +4,7 @@
 
     pixels (B, V, 3, S, S) -> frozen backbone -> tokens (B, V, T, D) -> standardised -> evidence pooling (B, V, D)
       -> pruning (B, K, D) -> projection, pyramid (B, K, H) -> gated attention (B, K, H) -> view fusion (B, H)
-      (+ metadata) -> classifier (B, 2)
+      (+ masks and detectors, + metadata) -> classifier (B, 2)
 """
 
 from typing import Self
@@ -15,22 +15,24 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 
 from .attention import AttentionGate, GatedAttentionLayer, MultiScalePyramid, ViewProjection
-from .backbone import check_view_size, freeze, is_frozen, view_tokens
+from .backbone import check_view_size, freeze
 from .checkpoint import FrozenBackboneCheckpoint
 from .configuration_roadwork import RoadworkConfig
 from .evidence import EvidencePooling, FeatureStandardizer
-from .heads import Classifier
+from .heads import Classifier, MaskDecoder, class_presence
 from .losses import loss_parts, total_loss
 from .metadata_fusion import MetadataFusion, TagTable
-from .model_inputs import by_field, check_pixels, check_tokens, hidden_from_signature, warn_of_unread
+from .model_inputs import by_field, check_extra, check_grid, warn_of_unread
 from .outputs import RoadworkOutput
 from .pruning import ViewPruning
+from .side_evidence import SideEvidence
+from .targets import hidden_from_signature
+from .token_extraction import TokenExtraction
 from .view_fusion import GatedViewFusion
 from .view_selection import ViewSelector
-from .views import normalize_views
 
 
-class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
+class RoadworkModel(FrozenBackboneCheckpoint, TokenExtraction, PreTrainedModel):
     """Frozen backbone and view fusion: a photo's views in, its embedding out."""
 
     config: RoadworkConfig
@@ -76,6 +78,10 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
             for _ in range(config.num_attention_layers)
         )
         self.view_fusion = GatedViewFusion(config.hidden_size, config.num_attention_heads, config.dropout)
+        self.mask_decoder = None
+        if config.has_mask_head:
+            self.mask_decoder = MaskDecoder(config.feature_dim, config.mask_size, config.dropout)
+        self.side_evidence = SideEvidence(config) if config.mask_evidence or config.extra_evidence_size else None
         self.metadata_fusion = MetadataFusion(config) if config.metadata_fields else None
         self._add_heads(config)
         self._leave_backbone_out_of_checks()
@@ -108,60 +114,24 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
             child.train(mode and name != "backbone")
         return self
 
-    def extract_tokens(self, pixel_values: Tensor, view_chunk: int | None = None) -> Tensor:
-        """Runs the backbone, once for each view.
-
-        A frozen backbone runs without gradient. Where a weight of it is trained, the gradient goes through, and
-        activation checkpointing keeps a chunk's tokens alone and runs its backbone again in the backward pass.
-
-        Args:
-            pixel_values: `(B, V, 3, S, S)`, or `(B, 3, S, S)` for one view; float = already normalised,
-                uint8 = normalised here with the config's `image_mean` and `image_std`.
-            view_chunk: Views the backbone runs over at a time, which bounds the memory; None = the config's.
-
-        Returns:
-            `(B, V, T, D)` tokens: pooled ones, then the G x G grid row by row.
-
-        Raises:
-            ValueError: The shape is not the one above, S is not `view_size`, or `view_chunk` is below 1.
-        """
-        pixel_values = check_pixels(pixel_values, self.config.view_size)
-        views = pixel_values.flatten(0, 1)
-        with_gradient = torch.is_grad_enabled() and not is_frozen(self.backbone)
-        again = with_gradient and self.training and self.gradient_checkpointing
-        view_chunk = self.config.view_chunk if view_chunk is None else view_chunk
-        if view_chunk is None:  # checkpointing all views as one would save nothing
-            view_chunk = self.config.num_views if again else len(views)
-        if view_chunk < 1:
-            raise ValueError(f"view_chunk={view_chunk} must be at least 1, or None for all views at a time.")
-        with torch.set_grad_enabled(with_gradient):
-            tokens = [
-                self._gradient_checkpointing_func(self._chunk_tokens, chunk) if again else self._chunk_tokens(chunk)
-                for chunk in views.split(view_chunk)
-            ]
-        return torch.cat(tokens).unflatten(0, pixel_values.shape[:2])
-
-    def _chunk_tokens(self, views: Tensor) -> Tensor:
-        """Views `(N, 3, S, S)` to tokens `(N, T, D)`."""
-        if views.dtype == torch.uint8:
-            views = normalize_views(views, self.config.image_mean, self.config.image_std)
-        return view_tokens(self.backbone, views, self.config.feature_pooling, self.config.evidence_grid)
-
-    def _tokens_and_mask(
-        self, pixel_values: Tensor | None, view_features: Tensor | None, view_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Checks the inputs; returns tokens `(B, V, T, D)` and the mask of valid views `(B, V)`."""
-        if (pixel_values is None) == (view_features is None):
-            raise ValueError("Give exactly one of pixel_values and view_features.")
-        if view_features is None and self.view_selector is not None:
-            view_features, view_mask = self.view_selector(self.backbone, self.extract_tokens, pixel_values, view_mask)
-        tokens = self.extract_tokens(pixel_values) if view_features is None else view_features
-        return check_tokens(self.config, tokens, view_mask)
+    def _decoded_masks(self, global_grid: Tensor | None, batch_size: int) -> Tensor | None:
+        """Masks `(B, C, m, m)` of the global view; None without a decoder or a grid."""
+        if self.mask_decoder is None:
+            return None
+        grid = check_grid(self.config, global_grid, batch_size)
+        if grid is None:
+            return None
+        return self.mask_decoder(self.standardizer.of_patches(grid).to(self.projection.linear.weight.dtype))
 
     def _fuse(
-        self, tokens: Tensor, view_mask: Tensor, metadata: dict[str, Tensor | None]
+        self,
+        tokens: Tensor,
+        view_mask: Tensor,
+        metadata: dict[str, Tensor | None],
+        global_grid: Tensor | None,
+        extra_evidence: Tensor | None,
     ) -> tuple[RoadworkOutput, Tensor, Tensor, Tensor]:
-        """Tokens `(B, V, T, D)` and metadata to the embedding.
+        """Tokens `(B, V, T, D)`, metadata and other evidence to the embedding.
 
         Also returns the refined views `(B, K, H)`, their mask `(B, K)` and the embedding `(B, H)` before metadata.
         """
@@ -180,14 +150,21 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
             hidden = layer(hidden, mask)
         vision, refined, view_weights = self.view_fusion(hidden, mask, strength)
         embedding = vision
+        mask_logits = self._decoded_masks(global_grid, tokens.shape[0])
+        extra = check_extra(self.config, extra_evidence, tokens.shape[0])
+        if self.side_evidence is not None:
+            presence = class_presence(mask_logits) if self.config.mask_evidence else None
+            correction = self.side_evidence(embedding, presence, extra)
+            embedding, refined = embedding + correction, refined + correction.unsqueeze(1)
         warn_of_unread(self.config, metadata)
         if self.metadata_fusion is not None:
-            embedding, refined = self.metadata_fusion(vision, refined, metadata)
+            embedding, refined = self.metadata_fusion(embedding, refined, metadata)
         output = RoadworkOutput(
             embedding=embedding,
             view_indices=indices,
             view_weights=view_weights,
             token_weights=token_weights,
+            mask_logits=mask_logits,
         )
         return output, refined, mask, vision
 
@@ -201,6 +178,8 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         daytime_ids: Tensor | None = None,
         scene_ids: Tensor | None = None,
         text_embeddings: Tensor | None = None,
+        global_grid: Tensor | None = None,
+        extra_evidence: Tensor | None = None,
     ) -> RoadworkOutput:
         """Fuses the views of each photo.
 
@@ -215,6 +194,9 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
             daytime_ids: `(B, L)`, as `weather_ids`.
             scene_ids: `(B, L)`, as `weather_ids`.
             text_embeddings: `(B, 384)` vectors of all-MiniLM-L6-v2, NaN = missing.
+            global_grid: `(B, h, w, D)` patch grid of the global view computed before, beside `view_features`; read by a
+                model with a `mask` term.
+            extra_evidence: `(B, E, F)` figures of detectors and the like, NaN = missing.
 
         Returns:
             Embedding, kept views, view weights and token weights.
@@ -222,8 +204,9 @@ class RoadworkModel(FrozenBackboneCheckpoint, PreTrainedModel):
         Raises:
             ValueError: Both or none of the inputs are given, or a shape does not fit the config.
         """
-        tokens, mask = self._tokens_and_mask(pixel_values, view_features, view_mask)
-        return self._fuse(tokens, mask, by_field(gps, weather_ids, daytime_ids, scene_ids, text_embeddings))[0]
+        tokens, mask, grid = self._tokens_and_mask(pixel_values, view_features, view_mask, global_grid)
+        metadata = by_field(gps, weather_ids, daytime_ids, scene_ids, text_embeddings)
+        return self._fuse(tokens, mask, metadata, grid, extra_evidence)[0]
 
 
 class RoadworkForImageClassification(RoadworkModel):
@@ -237,7 +220,7 @@ class RoadworkForImageClassification(RoadworkModel):
         if "weather" in config.loss_weights:
             self.weather_head = Classifier(config.hidden_size, len(config.vocabularies["weather"]), config.dropout)
 
-    @hidden_from_signature("weather_labels")
+    @hidden_from_signature("weather_labels", "mask_labels")
     def forward(
         self,
         pixel_values: Tensor | None = None,
@@ -248,13 +231,16 @@ class RoadworkForImageClassification(RoadworkModel):
         daytime_ids: Tensor | None = None,
         scene_ids: Tensor | None = None,
         text_embeddings: Tensor | None = None,
+        global_grid: Tensor | None = None,
+        extra_evidence: Tensor | None = None,
         labels: Tensor | None = None,
         weather_labels: Tensor | None = None,
+        mask_labels: Tensor | None = None,
     ) -> RoadworkOutput:
         """Classifies each photo.
 
         Args:
-            pixel_values: As for `RoadworkModel.forward`, and so are the next seven.
+            pixel_values: As for `RoadworkModel.forward`, and so are the next nine.
             view_features: Tokens instead of pixels.
             view_mask: Valid views.
             gps: Degrees.
@@ -262,8 +248,12 @@ class RoadworkForImageClassification(RoadworkModel):
             daytime_ids: Tags.
             scene_ids: Tags.
             text_embeddings: Vectors of the text.
+            global_grid: Patch grid of the global view.
+            extra_evidence: Figures of detectors.
             labels: `(B,)` class indices, 1 = roadwork, or `(B, 2)` class probabilities.
             weather_labels: `(B,)` positions in the vocabulary, -100 = unknown; read with a `weather` term only.
+            mask_labels: `(B, C, m, m)` share in [0, 1] of each cell of the global view that shows a mask class, NaN =
+                unknown; read with a `mask` term only.
 
         Returns:
             Logits and everything `RoadworkModel` returns; with `labels` also the loss and its parts.
@@ -271,9 +261,9 @@ class RoadworkForImageClassification(RoadworkModel):
         Raises:
             ValueError: Both or none of the inputs are given, or a shape or value does not fit the config.
         """
-        tokens, view_mask = self._tokens_and_mask(pixel_values, view_features, view_mask)
+        tokens, view_mask, grid = self._tokens_and_mask(pixel_values, view_features, view_mask, global_grid)
         metadata = by_field(gps, weather_ids, daytime_ids, scene_ids, text_embeddings)
-        output, refined, mask, vision = self._fuse(tokens, view_mask, metadata)
+        output, refined, mask, vision = self._fuse(tokens, view_mask, metadata, grid, extra_evidence)
         result = RoadworkOutput(
             logits=self.classifier(output.embedding),
             view_logits=self.classifier(refined),
@@ -282,7 +272,7 @@ class RoadworkForImageClassification(RoadworkModel):
         )
         if labels is None:
             return result
-        parts, counts = loss_parts(self.config, result, mask, labels, weather_labels, training=self.training)
+        parts, counts = loss_parts(self.config, result, mask, labels, weather_labels, mask_labels, self.training)
         loss = total_loss(parts, counts, self.config.loss_weights)
         # Built anew, so that the fields keep their declared order: loss first, as callers by position expect.
         return RoadworkOutput(loss=loss, loss_parts=parts, loss_counts=counts, **result)

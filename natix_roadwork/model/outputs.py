@@ -21,6 +21,8 @@ class RoadworkOutput(ModelOutput):
         view_weights: `(B, K)` share of each kept view in the embedding, sums to 1.
         token_weights: `(B, V, T)` share of each token in its view's vector, sums to 1.
         weather_logits: `(B, W)` weather read from the views alone, one for each weather of the vocabulary.
+        mask_logits: `(B, C, m, m)` masks of the global view, one for each of `MASK_CLASSES`; with a `mask` term, and where
+            the global view's pixels or patch grid are given.
     """
 
     loss: Tensor | None = None
@@ -33,3 +35,4 @@ class RoadworkOutput(ModelOutput):
     view_weights: Tensor | None = None
     token_weights: Tensor | None = None
     weather_logits: Tensor | None = None
+    mask_logits: Tensor | None = None

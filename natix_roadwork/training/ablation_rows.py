@@ -17,7 +17,7 @@ from natix_roadwork.training.baselines import BASELINES
 PROOF = "order of proof"
 DEFAULT = "default"
 PROBE = "metadata_probe"
-CONSISTENCY, WEATHER = 0.25, 0.15  # weights of the terms where the default lacks them
+CONSISTENCY, WEATHER, MASK = 0.25, 0.15, 0.2  # weights of the terms where the default lacks them
 KEPT = 8  # views of the pruning where the default keeps all
 
 
@@ -74,7 +74,13 @@ def ablation_rows(settings: PretrainArguments, args: RoadworkTrainingArguments, 
     proof = _order_of_proof(settings, weights, num_views)
     default = AblationRow(DEFAULT, "recipe", "the recipe as it is", against=None)
     switches = [switched(switch, settings, args) for switch in _switches(settings, weights, num_views)]
-    others = [*_fixed_parts(), *_with_metadata(settings), *_by_city(settings), *_elsewhere()]
+    others = [
+        *_fixed_parts(),
+        *_with_metadata(settings),
+        *_with_masks(settings, weights),
+        *_by_city(settings),
+        *_elsewhere(),
+    ]
     components = sorted([*switches, *others], key=lambda row: int(row.component.split()[0]))
     return [*proof, default, *components]
 
@@ -159,6 +165,7 @@ def _switches(settings: PretrainArguments, weights: Mapping[str, float], num_vie
         sides[name in weights] = given
         return {"loss_weights": sides[0]}, {"loss_weights": sides[1]}
 
+    (no_mask, mask), evident = term("mask", MASK), settings.mask_evidence
     backbone, attention, loss = "1 frozen backbone", "6 gated attention", "11 loss"
     views, training = "2 views", "15 training"
     return [
@@ -169,6 +176,7 @@ def _switches(settings: PretrainArguments, weights: Mapping[str, float], num_vie
         Switch("letterbox", views, {"global_fit": "squash"}, {"global_fit": "letterbox"}),
         Switch("pruning", "3 view pruning", keep_all, {"keep_views": kept}),
         Switch("evidence_tokens", "4 evidence pooling", {"evidence_grid": 0}, {"evidence_grid": 2}),
+        Switch("evidence_queries", "4 evidence pooling", {"num_evidence_queries": 1}, {"num_evidence_queries": 4}),
         Switch("pyramid", "5 pyramid", {"pyramid": False}, {"pyramid": True}),
         Switch("attention_gate", attention, {"attention_gate": "none"}, {"attention_gate": "headwise"}),
         Switch("attention", attention, {"num_attention_layers": 0}, {"num_attention_layers": 4}),
@@ -183,6 +191,7 @@ def _switches(settings: PretrainArguments, weights: Mapping[str, float], num_vie
         ),
         Switch("consistency", loss, *term("consistency", CONSISTENCY)),
         Switch("weather", loss, *term("weather", WEATHER)),
+        Switch("mask_term", "18 masks", no_mask | {"mask_evidence": False}, mask | {"mask_evidence": evident}),
         Switch("gps_sampling", "13 GPS sampling", {"gps_sampling": "off"}, {"gps_sampling": gps}),
         Switch(
             "augmentation",
@@ -224,6 +233,18 @@ def _with_metadata(settings: PretrainArguments) -> list[AblationRow]:
     text = "metadata corrects the embedding" if turns_on else "the fused vector replaces the embedding"
     name = f"{'with' if turns_on else 'without'}_metadata_residual"
     return [AblationRow(name, "10 vision + metadata", text, against, has_component=turns_on, change=change)]
+
+
+def _with_masks(settings: PretrainArguments, weights: Mapping[str, float]) -> list[AblationRow]:
+    """What the decoded masks show as evidence for the decision, beside the row that decodes them."""
+    turns_on = not settings.mask_evidence
+    against = DEFAULT if "mask" in weights else "with_mask_term"
+    change: dict[str, Any] = {"mask_evidence": turns_on}
+    if "mask" not in weights:
+        change["loss_weights"] = {**weights, "mask": MASK}
+    text = f"mask_evidence {settings.mask_evidence} -> {turns_on}"
+    name = f"{'with' if turns_on else 'without'}_mask_evidence"
+    return [AblationRow(name, "18 masks", text, against, has_component=turns_on, change=change)]
 
 
 def _by_city(settings: PretrainArguments) -> list[AblationRow]:

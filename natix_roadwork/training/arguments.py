@@ -180,6 +180,8 @@ class PretrainArguments(GPSArguments, DarkArguments):
     metadata_dropout: float = field(default=0.5, metadata={"help": "Chance that a field counts as missing."})
     whole_metadata_dropout: float = field(default=0.2, metadata={"help": "Share of rows that lose all metadata."})
     metadata_residual: bool = field(default=True, metadata={"help": "Metadata corrects the embedding; false: plan."})
+    mask_size: int = field(default=128, metadata={"help": "Side of the decoded masks, in cells."})
+    mask_evidence: bool = field(default=False, metadata={"help": "Decoded masks correct the embedding."})
     # Data
     view_layout: Literal["photo12", "single"] = field(default="photo12", metadata={"help": "Views of a photo."})
     squares: list[str] = field(

@@ -42,7 +42,7 @@ MODEL_FIELDS = (
     *("attention_gate", "feed_forward", "view_positions", "dropout", "loss_weights", "focal_gamma", "label_smoothing"),
     *("view_size", "evidence_size", "num_evidence_queries", "token_dropout", "pyramid"),
     *("gps_encoder", "gps_jitter_km", "metadata_dropout", "whole_metadata_dropout"),
-    "metadata_residual",
+    *("metadata_residual", "mask_size", "mask_evidence"),
 )
 # Settings of `RoadworkImageProcessor` under the same name.
 VIEW_FIELDS = ("view_layout", "squares", "global_fit", "view_size", "max_megapixels", "decode_mode", "resize_backend")

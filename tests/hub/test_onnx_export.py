@@ -56,6 +56,20 @@ def test_full_head_with_pruning(tiny_model: RoadworkForImageClassification, tmp_
     assert path.stat().st_size < 2_000_000
 
 
+def test_head_that_reads_masks_takes_the_grid(tiny_model: RoadworkForImageClassification, tmp_path: Path) -> None:
+    changes = {"loss_weights": {"focal": 0.4, "mask": 0.2}, "mask_evidence": True, "mask_size": 8}
+    config = type(tiny_model.config).from_dict(tiny_model.config.to_dict() | changes)
+    model, path = RoadworkForImageClassification(config).eval(), tmp_path / "head.onnx"
+    assert export_head_onnx(model, path) <= BAR
+    generator = torch.Generator().manual_seed(5)
+    features, grid = torch.randn(3, 12, 6, 16, generator=generator), torch.randn(3, 2, 2, 16, generator=generator)
+    mask = torch.ones(3, 12, dtype=torch.bool)
+    with torch.no_grad():
+        expected = model(view_features=features, view_mask=mask, global_grid=grid).logits
+    given = answers(path, view_features=features, view_mask=mask, global_grid=grid)
+    assert (given - expected).abs().max() <= BAR
+
+
 def test_a_difference_beyond_the_bar_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
     with pytest.raises(ValueError, match="a logit of onnxruntime differs by"):

@@ -1,11 +1,9 @@
 """A prediction by several processes, or killed and resumed, is the same file, byte for byte; others are never mixed in."""
 
-import multiprocessing
 import os
 import random
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -19,29 +17,11 @@ from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.inference import parts
 from natix_roadwork.inference.arguments import PredictArguments
 from natix_roadwork.inference.predict import predict
+from tests.killed_runs import FORK, Moments, finish, in_child
 from tests.saved_member import member_and_photos, result_of, save_member
 
 
-FORK = multiprocessing.get_context("fork")  # a forked child needs no imports
-FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "shutil.rmtree")
 Build = Callable[..., PredictArguments]
-
-
-class Moments:
-    """Counts the files that a prediction touches in its folder, and dies or tells the parent when one of them has come."""
-
-    def __init__(self, folder: str, wanted: int | None = None, parent: Connection | None = None) -> None:
-        self.folder, self.wanted, self.parent, self.count = folder, wanted, parent, 0
-        sys.addaudithook(self.hear)
-
-    def hear(self, event: str, arguments: tuple) -> None:
-        if event not in FILE_EVENTS or self.folder not in str(arguments[0]):
-            return
-        self.count += 1
-        if self.count == self.wanted and self.parent is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif self.count == self.wanted:
-            self.parent.send_bytes(b"now")
 
 
 @pytest.fixture
@@ -53,18 +33,6 @@ def settings(tmp_path: Path, tiny_model: RoadworkForImageClassification, monkeyp
     return lambda name, **values: member_and_photos(
         tmp_path, tiny_model, output_dir=str(tmp_path / name), **common | values
     )
-
-
-def in_child(function: Callable[..., object], *arguments: object) -> multiprocessing.Process:
-    child = FORK.Process(target=function, args=arguments)
-    child.start()
-    return child
-
-
-def finish(*children: multiprocessing.Process) -> None:
-    for child in children:
-        child.join(120)
-        assert child.exitcode == 0
 
 
 def run(asked: PredictArguments, wanted: int | None = None, parent: Connection | None = None) -> int:

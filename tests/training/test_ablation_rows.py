@@ -101,3 +101,15 @@ def test_settings_are_checked() -> None:
         AblationArguments(more_results="tta=a.json")
     with pytest.raises(ValueError, match="num_seeds=0"):
         AblationArguments(num_seeds=0)
+
+
+def test_masks_have_a_row_for_the_term_and_one_for_their_evidence() -> None:
+    rows = rows_of(default_of("quickstart"))
+    assert rows["with_mask_term"].change["loss_weights"]["mask"] == 0.2
+    assert rows["with_mask_evidence"].against == "with_mask_term"
+    assert rows["with_mask_evidence"].change == rows["with_mask_term"].change | {"mask_evidence": True}
+    weights = '{"focal": 0.4, "mask": 0.2}'
+    masked = rows_of(default_of("quickstart", "--loss_weights", weights, "--mask_evidence", "true"))
+    off = masked["without_mask_term"]
+    assert off.change == {"loss_weights": {"focal": 0.4}, "mask_evidence": False} and not off.has_component
+    assert masked["without_mask_evidence"].change == {"mask_evidence": False}
