@@ -24,6 +24,7 @@ MISSING = {
     "scene_ids": -1,
     "text_embeddings": float("nan"),
     "weather_labels": -100,
+    "extra_evidence": float("nan"),
 }
 Batch = Mapping[str, Tensor]
 

@@ -125,6 +125,8 @@ class PretrainArguments(GPSArguments, DarkArguments):
         feature_dtype: `float16`, or `int8` with a scale for each token: half the bytes.
         metadata_fields: Some of gps, weather, daytime, scene, text; or `auto` = those that the leak audit passed.
         text_encoder_id: Hub id, folder, or `embedded:all-minilm-l6-v2`; it reads the field `text`.
+        extra_evidence: File of figures that a detector found in the photos (`recipes/detect.py`), read beside the views; a
+            file made of anything that knows the label, such as people's boxes, gives the label away.
         consistency_filter: Whether rows whose description contradicts the label are dropped, as validators do.
         focal_alpha: `auto` = from the train labels as they are drawn, so that both classes weigh the same; or two numbers.
         augmentation: Preset by which train views are changed (`data/augmentation_presets.py`); evaluation never is.
@@ -173,6 +175,7 @@ class PretrainArguments(GPSArguments, DarkArguments):
         default="sentence-transformers/all-MiniLM-L6-v2",
         metadata={"help": "Hub id, folder, or embedded:all-minilm-l6-v2; for the field text."},
     )
+    extra_evidence: str | None = field(default=None, metadata={"help": "File of recipes/detect.py; null = none."})
     gps_encoder: Literal["capped", "sinusoids", "spherical_harmonics", "wrap"] = field(
         default="capped", metadata={"help": "How a position becomes a vector; sinusoids is the plan's."}
     )

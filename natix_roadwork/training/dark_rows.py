@@ -32,12 +32,14 @@ class DarkArguments:
         darkest_share: Share of the train rows, the darkest by the mean grey level of their photos, that count as dark;
             None = brightness plays no part. A share fits every data set, whatever its cameras; the grey level that it
             comes to is in `result.json`.
-        bright_weight: How often another row is drawn for each time a dark one is; 0 = the others are left out.
+        bright_weight: How often another row is drawn for each time a dark one is; 0 = the others are left out, with which
+            the model did worse on dark photos too, where those were few (`recipes/README.md`). Without `darkest_share` it
+            plays no part.
     """
 
     darkest_share: float | None = field(default=None, metadata={"help": "Share of train rows that count as dark."})
     bright_weight: float = field(
-        default=0.0, metadata={"help": "Draws of another row for one of a dark row; 0 = none."}
+        default=0.2, metadata={"help": "Draws of another row for one of a dark row; 0 = none."}
     )
 
     def check_dark(self) -> None:
@@ -52,8 +54,6 @@ class DarkArguments:
             )
         if not 0.0 <= self.bright_weight < 1.0:
             raise ValueError(f"bright_weight={self.bright_weight!r} must lie in [0, 1); 0 leaves bright rows out")
-        if self.bright_weight and self.darkest_share is None:
-            raise ValueError(f"bright_weight={self.bright_weight!r} does nothing without darkest_share")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ class DarkRows:
                 "or bring more photos"
             )
         return rows if self.bright_weight else dark
+
+    def drawn(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Return the sampling weights `(M,)` of rows that `kept` gave; None = each once an epoch."""
+        return self.weights[rows] if self.bright_weight else None
 
     def combined(self, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """Multiply sampling weights `(N,)` of the same rows, None = all 1, by those of the brightness."""

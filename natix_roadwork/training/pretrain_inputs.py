@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from natix_roadwork.data.augmentation import ViewAugmentation
 from natix_roadwork.data.dataset import LoadedRows, load_rows
+from natix_roadwork.data.extra_evidence import evidence_width
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.folds import dev_mask
 from natix_roadwork.data.leak_audit import MetadataChoice, resolve_metadata_fields
@@ -119,10 +120,8 @@ def prepare_inputs(
     fitted, selection = selection_rows(splits["train"], settings.selection_share, args.seed)
     fitted = fitted if dark is None else dark.kept(fitted)
     folder = folder or feature_folder(settings)
-    encoder_id, config = settings.text_encoder_id, model.config
-    metadata = metadata_inputs(
-        splits, choice.fields, config.vocabularies, config.loss_weights, encoder_id, args, folder
-    )
+    known = (choice.fields, model.config.vocabularies, model.config.loss_weights, settings.text_encoder_id)
+    metadata = metadata_inputs(splits, *known, args, folder, settings.extra_evidence)
     cached, augmentation = settings.feature_cache != "off", train_augmentation(settings, args.seed)
     kept: dict[str, Any] = {"folder": folder, "metadata": metadata, "augmentation": augmentation}
     tokens: dict[str, FeatureRows] = {}
@@ -260,6 +259,7 @@ def head_settings(
     """Return the fields of `RoadworkConfig` that a run decides, those of the backbone left out; see `build_model`."""
     alpha = balanced_alpha(train_labels, sampling_weights) if settings.focal_alpha == "auto" else settings.focal_alpha
     decided = {"focal_alpha": alpha, "metadata_fields": list(metadata_fields)}
+    decided["extra_evidence_size"] = evidence_width(settings.extra_evidence)
     views = RoadworkImageProcessor(**{name: getattr(settings, name) for name in VIEW_FIELDS}).num_views
     return {name: getattr(settings, name) for name in MODEL_FIELDS} | decided | {"num_views": views}
 

@@ -28,6 +28,7 @@ from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
 from natix_roadwork.training.dark_rows import dark_figures
 from natix_roadwork.training.memory import check_memory
+from natix_roadwork.training.metadata_inputs import evidence_record
 from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
 from natix_roadwork.training.token_inputs import baseline_features
@@ -69,6 +70,7 @@ def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Ru
         trainer.save_model()
         _record(recorder, trainer, inputs, output.metrics)
         recorder.details[INITIALISED_FROM] = beginning
+        recorder.details["extra_evidence"] = evidence_record(settings.extra_evidence, inputs.rows.splits)
         if settings.baselines and args.should_save:
             recorder.baselines = _score_baselines(inputs, args.seed)
         recorder.write(args.output_dir)
