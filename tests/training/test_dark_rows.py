@@ -61,22 +61,22 @@ def test_dark_rows_are_the_darkest_by_their_pixels(rows: LoadedRows) -> None:
 
 def test_the_whole_set_is_drawn_by_weight_where_bright_rows_count(rows: LoadedRows) -> None:
     found = choose_dark_rows(rows.splits["train"], DarkArguments(darkest_share=DARK_SHARE, bright_weight=0.25))
-    assert found.kept(np.arange(30)).tolist() == list(range(30))
-    assert found.weights.tolist() == [1.0, 0.25, 0.25] * 10
-    assert found.combined(np.full(30, 4.0)).tolist() == [4.0, 1.0, 1.0] * 10
+    assert found.kept(np.arange(60)).tolist() == list(range(60))
+    assert found.weights.tolist() == [1.0, 0.25, 0.25] * 20
+    assert found.combined(np.full(60, 4.0)).tolist() == [4.0, 1.0, 1.0] * 20
 
 
 def test_the_choice_is_said_in_counts(rows: LoadedRows) -> None:
     found = choose_dark_rows(rows.splits["train"], DarkArguments(darkest_share=DARK_SHARE)).as_dict([0, 3, 6])
-    assert found["rows"] == {"dark": {"None": 5, "Roadwork": 5}, "other": {"None": 10, "Roadwork": 10}}
+    assert found["rows"] == {"dark": {"None": 10, "Roadwork": 10}, "other": {"None": 20, "Roadwork": 20}}
     assert found["trained_on"] == {"dark": {"None": 2, "Roadwork": 1}, "other": {"None": 0, "Roadwork": 0}}
-    assert found["below_night_level"] == 10
+    assert found["below_night_level"] == 20
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"darkest_share": 0.2}, r"of 30 rows to train on 6 are dark .* 1 with roadwork and 5 without; 5 of each"),
+        ({"darkest_share": 0.1}, r"of 60 rows to train on 6 are dark .* \d with roadwork and \d without; 5 of each"),
         ({"darkest_share": 0.0}, r"darkest_share=0.0 must lie between 0 and 1"),
         ({"darkest_share": 1.0}, r"darkest_share=1.0"),
         ({"bright_weight": 1.0, "darkest_share": 0.5}, r"bright_weight=1.0 must lie in \[0, 1\)"),
@@ -98,8 +98,8 @@ def test_one_class_left_is_an_error() -> None:
 def test_only_train_rows_are_chosen(feature_cache: str, photos: Path, backbone: Path, tmp_path: Path) -> None:
     cache = feature_cache if feature_cache == "off" else str(tmp_path / "tokens")
     inputs = prepare_inputs(settings(photos, backbone, feature_cache=cache), training(tmp_path))
-    assert row_numbers(inputs) == list(range(0, 30, 3)) and inputs.sampling_weights is None
-    assert {name: len(split) for name, split in inputs.datasets.items()} == {"train": 10, "dev": 12, "test": 6}
+    assert row_numbers(inputs) == list(range(0, 60, 3)) and inputs.sampling_weights is None
+    assert {name: len(split) for name, split in inputs.datasets.items()} == {"train": 20, "dev": 12, "test": 6}
     assert inputs.datasets["train"].read([0, 1, 2])["labels"].tolist() == [0, 1, 0]
 
 
@@ -108,9 +108,9 @@ def test_the_rows_that_choose_the_epoch_stay_whole(photos: Path, backbone: Path,
     keys = {"bright_weight": 0.5, "selection_share": 0.1, "feature_cache": "off", "darkest_share": 0.4}
     inputs = prepare_inputs(settings(photos, backbone, **keys), training(tmp_path))
     fitted = np.array(row_numbers(inputs))
-    assert len(fitted) + len(inputs.datasets["selection"]) == 30 and inputs.chooser == "selection"
+    assert len(fitted) + len(inputs.datasets["selection"]) == 60 and inputs.chooser == "selection"
     weights, labels = inputs.dark.weights, inputs.dark.labels
-    assert sorted(set(weights)) == [0.5, 1.0] and weights.sum() == 12 + 0.5 * 18
+    assert sorted(set(weights)) == [0.5, 1.0] and weights.sum() == 24 + 0.5 * 36
     assert np.array_equal(inputs.sampling_weights, weights[fitted])
     drawn = [weights.sum() / (2 * weights[labels == label].sum()) for label in (0, 1)]
     assert inputs.model.config.focal_alpha == pytest.approx(drawn)
@@ -118,9 +118,9 @@ def test_the_rows_that_choose_the_epoch_stay_whole(photos: Path, backbone: Path,
 
 def test_a_dry_run_counts_the_steps_on_dark_rows(photos: Path, backbone: Path, tmp_path: Path) -> None:
     args = {"num_train_epochs": 3, "per_device_train_batch_size": 2}
-    assert "steps: 15\n" in dry_run(settings(photos, backbone), training(tmp_path / "dark", **args))
+    assert "steps: 30\n" in dry_run(settings(photos, backbone), training(tmp_path / "dark", **args))
     everything = settings(photos, backbone, darkest_share=None)
-    assert "steps: 45\n" in dry_run(everything, training(tmp_path / "all", **args))
+    assert "steps: 90\n" in dry_run(everything, training(tmp_path / "all", **args))
 
 
 def test_figures_of_dark_rows_stand_beside_those_of_the_others(rows: LoadedRows) -> None:
@@ -136,7 +136,8 @@ def test_figures_of_dark_rows_stand_beside_those_of_the_others(rows: LoadedRows)
 def test_a_run_records_what_was_dark(photos: Path, backbone: Path, tmp_path: Path) -> None:
     result = pretrain(settings(photos, backbone, feature_cache="off"), training(tmp_path, max_steps=2))
     found = result.details["brightness"]
-    assert sum(found["trained_on"]["dark"].values()) == 10 and sum(found["trained_on"]["other"].values()) == 0
-    assert found["dev"]["dark"]["rows"] == {"None": 2, "Roadwork": 2}
+    assert sum(found["trained_on"]["dark"].values()) == 20 and sum(found["trained_on"]["other"].values()) == 0
+    counts = {name: sum(found["dev"][name]["rows"].values()) for name in ("dark", "other")}
+    assert sum(counts.values()) == 12 and 1 <= counts["dark"] <= 4, "every third photo, up to the limit of train"
     assert set(found["dev"]["other"]["metrics"]["mcc"]) == {"value", "low", "high"} and "test" in found
     assert result.details["learned_from"] == ["train", "dev"]
