@@ -61,7 +61,7 @@ class ErrorMap:
 
 def reliability_chart(bins: list[ReliabilityBin]) -> str:
     """Draw shares of roadwork over probabilities, with intervals; the diagonal is perfect calibration."""
-    figure, axes = _figure()
+    figure, axes = chart_axes()
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.5)
     probability = [point.probability for point in bins]
     share = np.array([point.share for point in bins])
@@ -75,12 +75,12 @@ def reliability_chart(bins: list[ReliabilityBin]) -> str:
     label = "Share of roadwork over probability: " + ", ".join(
         f"{point.share:.2f} at {point.probability:.2f}" for point in bins
     )
-    return _svg(figure, "reliability", label)
+    return chart_svg(figure, "reliability", label)
 
 
 def threshold_chart(curve: ThresholdCurve) -> str:
     """Draw MCC over the cut, the plateau as a band, and .5 as a line."""
-    figure, axes = _figure()
+    figure, axes = chart_axes()
     low, high = curve.plateau
     axes.axvspan(low, high, color=BAND, linewidth=0)
     axes.axvline(0.5, color=RED, linewidth=2, linestyle=(0, (5, 3)))
@@ -92,7 +92,7 @@ def threshold_chart(curve: ThresholdCurve) -> str:
         f"MCC over the cut: {curve.at_half:.2f} at .5, at most {curve.best:.2f}; within one standard error of that from "
         f"{low:.2f} to {high:.2f}"
     )
-    return _svg(figure, "threshold", label)
+    return chart_svg(figure, "threshold", label)
 
 
 def map_chart(errors: ErrorMap, name: str = "map", seed: int = 0) -> str:
@@ -108,7 +108,7 @@ def map_chart(errors: ErrorMap, name: str = "map", seed: int = 0) -> str:
     # One degree of longitude is as wide as it is on the ground in the middle of the map.
     width = span[1] * max(np.cos(np.radians(middle[0])), 0.2)
     shape = float(np.clip(span[0] / width, *MAP_SHAPES))
-    figure, axes = _figure(round(MAP_BORDER + shape * (WIDTH - MAP_BORDER)))
+    figure, axes = chart_axes(round(MAP_BORDER + shape * (WIDTH - MAP_BORDER)))
     shown = []
     for kind, (marker, colour, size) in KINDS.items():
         rows = np.flatnonzero(errors.kinds == kind)
@@ -127,10 +127,11 @@ def map_chart(errors: ErrorMap, name: str = "map", seed: int = 0) -> str:
     axes.locator_params(axis="y", nbins=5)
     axes.ticklabel_format(useOffset=False)
     axes.set(xlabel="longitude, degrees", ylabel="latitude, degrees")
-    return _svg(figure, name, "Rows on a map: " + ", ".join(shown))
+    return chart_svg(figure, name, "Rows on a map: " + ", ".join(shown))
 
 
-def _figure(height: int = HEIGHT) -> tuple[Figure, Axes]:
+def chart_axes(height: int = HEIGHT) -> tuple[Figure, Axes]:
+    """Make an empty chart in the page's style, `height` CSS pixels high."""
     figure = Figure(figsize=(WIDTH / UNITS_PER_INCH, height / UNITS_PER_INCH), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
@@ -145,8 +146,14 @@ def _figure(height: int = HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """Write a figure as SVG for inside a page; the same figure gives the same text."""
+def chart_svg(figure: Figure, name: str, label: str) -> str:
+    """Write a figure as SVG for inside a page; the same figure gives the same text.
+
+    Args:
+        figure: Of `chart_axes`.
+        name: Tells this chart from others on the page.
+        label: What the chart says, for a reader without eyes.
+    """
     buffer = io.StringIO()
     # Letters stay letters, in the page's own font; the salt keeps the marks of two charts on one page apart.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": None}):

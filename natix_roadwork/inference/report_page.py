@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from natix_roadwork.data.natix_columns import LABEL_NAMES
 from natix_roadwork.data.view_picture import MIDDLE_GRAY, view_colours
@@ -24,7 +24,7 @@ from natix_roadwork.runs import interval_text
 
 
 DIGITS = 2  # of figures on the page
-TEMPLATE, STYLE = "error_report.html.jinja", "error_report.css"
+TEMPLATE, STYLE = "inference/error_report.html.jinja", "inference/error_report.css"
 # Metric: heading, what it is.
 HEADLINE = {
     "mcc": ("MCC", "at the share of roadwork in these rows"),
@@ -62,26 +62,39 @@ class DrawnView:
 
 def render(data: ReportData) -> str:
     """Write the page; every text is escaped, and the same data gives the same page."""
-    package = files("natix_roadwork.inference")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return (
+        page_environment()
+        .get_template(TEMPLATE)
+        .render(
+            data=data,
+            ablation=ablation_table(data.ablation),
+            headline=HEADLINE,
+            boxes=drawn_views,
+            one_decision=_one_decision(data.confusion),
+            reliability=report_charts.reliability_chart(data.reliability),
+            threshold=report_charts.threshold_chart(data.threshold),
+            maps=error_maps(data.errors, data.seed) if data.errors else [],
+            stands_out=stands_out,
+            level=LEVEL,
+            min_rows=MIN_ROWS,
+            min_groups=MIN_GROUPS,
+        )
+    )
+
+
+def page_environment() -> Environment:
+    """Make what renders a page: templates by their path in the package, filters for figures, the style as `style`."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("natix_roadwork", "."),
+    )
     environment.filters |= {"asdict": asdict, "estimate": partial(interval_text, digits=DIGITS)}
     environment.filters |= {"points": format_points, "p": format_p}
-    template = environment.from_string(package.joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(
-        data=data,
-        ablation=ablation_table(data.ablation),
-        style=package.joinpath(STYLE).read_text(encoding="utf-8"),
-        headline=HEADLINE,
-        boxes=drawn_views,
-        one_decision=_one_decision(data.confusion),
-        reliability=report_charts.reliability_chart(data.reliability),
-        threshold=report_charts.threshold_chart(data.threshold),
-        maps=error_maps(data.errors, data.seed) if data.errors else [],
-        stands_out=stands_out,
-        level=LEVEL,
-        min_rows=MIN_ROWS,
-        min_groups=MIN_GROUPS,
-    )
+    environment.globals["style"] = files("natix_roadwork").joinpath(STYLE).read_text(encoding="utf-8")
+    return environment
 
 
 def error_maps(errors: ErrorMap, seed: int) -> list[tuple[str, str]]:

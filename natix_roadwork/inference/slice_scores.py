@@ -115,7 +115,7 @@ def score_slices(
         figures = _figures(counts[None], cells.sum(axis=0)[None])
         drawn = _figures(samples[:, number], samples[:, -1])
         estimates = {
-            name: Estimate(None, None, None) if few else _estimate(figures[name][0], drawn[name]) for name in figures
+            name: Estimate(None, None, None) if few else estimate_of(figures[name][0], drawn[name]) for name in figures
         }
         p_value = next(found) if test else None
         if estimates["excess"].value is None:  # the slice is one label and the rest the other: nothing to compare
@@ -231,7 +231,8 @@ def _residuals(cells: FloatArray) -> FloatArray:
     return wrong - expected
 
 
-def _estimate(value: float, samples: FloatArray) -> Estimate:
+def estimate_of(value: float, samples: FloatArray) -> Estimate:
+    """Put a percentile interval of bootstrap samples `(S,)` beside a value; NaN = undefined."""
     if np.isnan(value):
         return Estimate(None, None, None)
     known = samples[~np.isnan(samples)]

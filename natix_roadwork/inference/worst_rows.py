@@ -134,7 +134,7 @@ def _card(
         group=str(predictions.groups[line]),
         metadata=_metadata(row, photo.size),
         size=photo.size,
-        photo=_jpeg(photo),
+        photo=jpeg_uri(photo),
         evidence=evidence,
         heat=None if evidence is None else _heat(evidence.shares),
         outlines=_outlines(row, photo.size),
@@ -152,7 +152,8 @@ def _metadata(row: Mapping[str, Any], size: tuple[int, int]) -> dict[str, str]:
     return found
 
 
-def _jpeg(photo: Image.Image) -> str:
+def jpeg_uri(photo: Image.Image) -> str:
+    """Write a photo, at most `PHOTO_WIDTH` pixels wide, as a JPEG `data:` URI."""
     shown = photo
     if photo.width > PHOTO_WIDTH:
         height = max(1, round(photo.height * PHOTO_WIDTH / photo.width))
