@@ -15,6 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from natix_roadwork.data.dataset import LoadedRows
+from natix_roadwork.data.extra_evidence import evidence_hash
 from natix_roadwork.data.feature_key import photos_fingerprint
 from natix_roadwork.data.predictions import (
     LEARNED_FROM,
@@ -74,6 +75,8 @@ def predict(settings: PredictArguments, *, allow_lockbox: bool = False) -> RunRe
             _write(member, splits, parts, settings, state)
         seconds = time.perf_counter() - started
         _record(recorder, read_predictions(settings.path), rows, lesson)
+        if member.model.config.extra_evidence_size and settings.extra_evidence is None:
+            recorder.warnings.append("the member reads extra evidence, and got none: give --extra_evidence")
         answers = parts.rows_written * state.num_processes  # each process has written its share
         recorder.details["seconds"] = seconds
         recorder.details["ms_per_answer"] = 1000 * seconds / answers if answers else None
@@ -100,6 +103,7 @@ def prediction_record(
         **member.record(),
         "data": {"fingerprint": rows.fingerprint, "splits": photos},
         "text_encoder": encoder_key(encoder_folder(settings.text_encoder_id)) if text else None,
+        "extra_evidence": evidence_hash(settings.extra_evidence),
         "tokens": "float16" if settings.feature_cache == "off" else settings.feature_dtype,
         "precision": str(settings.precision(state.device)).removeprefix("torch."),
         "batch_size": settings.per_device_eval_batch_size,
