@@ -26,6 +26,7 @@ from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_te
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
+from natix_roadwork.training.mask_scoring import MaskScores, score_masks
 from natix_roadwork.training.memory import check_memory
 from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
@@ -160,11 +161,16 @@ def _record(
 ) -> None:
     rows = inputs.rows
     recorder.data = rows.as_dict()
+    masks: dict[str, MaskScores] = {}
     for split in ("dev", "test"):
         if split in inputs.datasets:
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
+            if inputs.masks is not None:
+                groups = rows.splits[split]["group"][:]
+                masks[split] = score_masks(inputs.model, inputs.datasets[split], groups, recorder.seed)
+                recorder.metrics[split] |= masks[split].figures
     recorder.warnings += warnings_about(rows) + (inputs.sampling.warnings if inputs.sampling else [])
     weights, config = list(inputs.model.parameters()), inputs.model.config.to_dict()
     recorder.details = {
@@ -172,6 +178,7 @@ def _record(
         "model": {name: value for name, value in config.items() if name not in ("backbone_config", "backbone_id")},
         "metadata": inputs.metadata.record,
         "masks": None if inputs.masks is None else inputs.masks.as_dict(),
+        "masks_scored": {split: {"grid": found.grid, "photos": found.seen} for split, found in masks.items()},
         "splits": dataclasses.asdict(rows.manifest),
         "learned_from": ["train"] if inputs.chooser == "selection" else ["train", "dev"],
         "chosen_on": inputs.chooser,
