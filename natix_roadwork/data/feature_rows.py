@@ -34,6 +34,7 @@ class FeatureRows(DrawRows):
         metadata: What is read besides the photo; encoded once, here.
         chosen: `(M,)` rows of the cache that these are; all when None.
         mask_labels: The mask labels of the same rows and draws (`mask_labels.extract_mask_labels`); None = without.
+        grid: Whether patch grids are read where the cache keeps them.
 
     Raises:
         ValueError: If cache, rows and mask labels differ in length or draws.
@@ -48,6 +49,7 @@ class FeatureRows(DrawRows):
         metadata: MetadataInputs = NO_METADATA,
         chosen: NDArray[np.int64] | None = None,
         mask_labels: FeatureCache | None = None,
+        grid: bool = True,
     ) -> None:
         """Read labels, masks and metadata into memory."""
         if len(rows) != cache.shape[0]:
@@ -58,7 +60,7 @@ class FeatureRows(DrawRows):
                 f"{cache.folder} of {cache.shape[:2]}"
             )
         self.cache, self.rows, self.seed, self.metadata = cache, rows, seed, metadata
-        self.mask_labels = mask_labels
+        self.mask_labels, self.grid = mask_labels, grid and "grid" in cache.shards[0]
         self.chosen = np.arange(len(rows)) if chosen is None else np.asarray(chosen, dtype=np.int64)
         self.labels = torch.tensor(rows["label"][:], dtype=torch.long)
         self.view_mask = torch.cat([shard["view_mask"] for shard in cache.shards])
@@ -77,7 +79,7 @@ class FeatureRows(DrawRows):
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> "FeatureRows":
         """Return some of these rows, in the order given."""
         chosen = self.chosen[np.asarray(rows, dtype=np.int64)]
-        kept = {"seed": self.seed, "metadata": self.metadata, "mask_labels": self.mask_labels}
+        kept = {"seed": self.seed, "metadata": self.metadata, "mask_labels": self.mask_labels, "grid": self.grid}
         return FeatureRows(self.cache, self.rows, chosen=chosen, **kept)
 
     def read(self, draws: Indices) -> dict[str, Tensor]:
@@ -94,7 +96,7 @@ class FeatureRows(DrawRows):
             views = chosen_draws(self.seed, epochs, positions, num_views, num_draws - 1)
         index = torch.from_numpy(rows)
         inputs = {name: values[index] for name, values in self._inputs.items()}
-        if "grid" in self.cache.shards[0]:
+        if self.grid:
             inputs["global_grid"] = _of_draws(self.cache, "grid", rows, views[:, 0])
         if self.mask_labels is not None:
             inputs["mask_labels"] = shares(_of_draws(self.mask_labels, "mask_labels", rows, views[:, 0]))

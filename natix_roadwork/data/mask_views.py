@@ -8,6 +8,7 @@ the pixel, and the share of each cell that shows a class, which the mask loss is
 from collections.abc import Callable
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ def view_cover(processor: RoadworkImageProcessor, mask: Pixels, view: int = 0) -
     Returns:
         The cover of the view, `(S, S, C)` uint8.
     """
+    if not mask.any():
+        return np.zeros((processor.view_size, processor.view_size, NUM_CLASSES), np.uint8)
     height, width = mask.shape[:2]
     box = processor.view_boxes(width, height)[view]
     squash = view == 0 and processor.global_fit == "squash"
@@ -71,13 +74,12 @@ def through_picture(mask: Pixels, change: Callable[[Pixels], Pixels]) -> Pixels:
         there = np.flatnonzero(np.bitwise_or.reduce(mask, axis=None) >> np.arange(NUM_CLASSES) & 1)
     else:
         there = np.flatnonzero(mask.any(axis=(0, 1)))
-    planes = {}
+    planes, black = {}, np.zeros(mask.shape[:2], np.uint8)
     for start in range(0, max(1, len(there)), 3):  # once without any class, for the size of the result
-        painted = np.zeros((*mask.shape[:2], 3), np.uint8)
-        for channel, kind in enumerate(there[start : start + 3]):
-            painted[..., channel] = mask[..., kind] if mask.ndim == 3 else (mask >> kind & 1) * np.uint8(PAINTED)
-        changed = change(painted)
-        planes |= {kind: changed[..., channel] for channel, kind in enumerate(there[start : start + 3])}
+        kinds = there[start : start + 3].tolist()
+        painted = [_plane(mask, kind) for kind in kinds] + [black] * (3 - len(kinds))
+        changed = change(cv2.merge(painted))
+        planes |= {kind: changed[..., channel] for channel, kind in enumerate(kinds)}
     cover = np.zeros((*changed.shape[:2], NUM_CLASSES), np.uint8)
     for kind, plane in planes.items():
         cover[..., kind] = plane
@@ -118,6 +120,13 @@ def unknown_levels(mask_size: int) -> NDArray[np.uint8]:
 def shares(levels: Tensor) -> Tensor:
     """Turn levels into the mask labels of the model: float32 in [0, 1], NaN = unknown."""
     return (levels.float() / SHARE_LEVELS).masked_fill(levels == UNKNOWN_LEVEL, torch.nan)
+
+
+def _plane(mask: Pixels, kind: int) -> Pixels:
+    """One class of bits or a cover as levels `(H, W)`."""
+    if mask.ndim == 3:
+        return np.ascontiguousarray(mask[..., kind])
+    return cv2.LUT(mask, (np.arange(256) >> kind & 1).astype(np.uint8) * np.uint8(PAINTED))
 
 
 @lru_cache(maxsize=16)

@@ -87,7 +87,8 @@ def member_inputs(
         )
         for name, split in splits.items()
     }
-    return {name: FeatureRows(caches[name], split, metadata=metadata) for name, split in splits.items()}
+    read = {"metadata": metadata, "grid": member.model.config.mask_evidence}
+    return {name: FeatureRows(caches[name], split, **read) for name, split in splits.items()}
 
 
 def read_metadata(

@@ -145,6 +145,8 @@ class AblationBench:
             return "the recipe has one view"
         if "weather" in row.name and not self._knows_weather():
             return "no photo has one known weather"
+        if self.tokens.lacks_masks(settings):
+            return "no photo has a mask"
         if "metadata_fields" in row.change and row.change["metadata_fields"] and not self.fields_of(settings):
             return "no metadata field passes the leak audit"
         if "gps_sampling" in row.name and not located(self.gps).any():
@@ -232,8 +234,7 @@ class AblationBench:
         )
         switch_off(model, row.parts)
         if row.standardized:
-            clean = subsets["train"].read(standardizer_rows(len(fold.train), args.seed))
-            model.standardizer.fit(clean["view_features"], clean["view_mask"])
+            model.standardizer.fit(*subsets["train"].clean(standardizer_rows(len(fold.train), args.seed)))
         processor = build_processor(settings, model)
         return train_head(PretrainInputs(self.loaded, model, processor, subsets, {}, sampling=sampling), args)
 

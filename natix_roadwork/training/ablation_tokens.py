@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
 from natix_roadwork.data.draws import DrawRows, Indices, address
 from natix_roadwork.data.feature_rows import FeatureRows
+from natix_roadwork.data.mask_source import RowMasks
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.data.token_passes import num_tokens
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
@@ -62,6 +64,13 @@ class SlicedRows(DrawRows):
         """Return some of these rows, in the order given."""
         return type(self)(self.rows.select(rows), self.num_views, self.tokens, self.augmented)
 
+    def clean(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return clean tokens `(n, V, T, D)` and view masks `(n, V)` of some rows."""
+        chosen, num_views = self.rows.chosen[list(rows)], self.rows.cache.shape[2]
+        features = self.rows.gather(chosen, np.zeros((len(chosen), num_views), np.int64))
+        masks = self.rows.view_mask[torch.from_numpy(chosen)]
+        return features[:, : self.num_views, self.tokens], masks[:, : self.num_views]
+
     def read(self, draws: Indices) -> dict[str, Tensor]:
         """Return `view_features` `(B, V, T, D)`, `view_mask` `(B, V)`, `labels` `(B,)` and the metadata."""
         batch = self.rows.read(draws if self.augmented else address(draws)[0].tolist())
@@ -90,6 +99,7 @@ class TokenStore:
         self.photos, self.settings, self.args, self.model = photos, settings, args, backbone_of
         self.num_pooled = num_tokens(backbone_of) - settings.evidence_grid**2
         self._found: dict[str, FeatureRows] = {}
+        self._masks: dict[int, RowMasks | None] = {}
 
     def holds(self, wanted: PretrainArguments) -> bool:
         """Whether the tokens of these settings are part of the default's, so that no photo has to be read."""
@@ -114,9 +124,10 @@ class TokenStore:
             seed: Decides which cached draw each view takes.
         """
         source = self.settings if self.holds(wanted) else wanted
-        found = self._tokens(source)
-        labels = found.mask_labels if _mask_size(wanted) else None
-        cached = FeatureRows(found.cache, self.photos, seed=seed, metadata=metadata, mask_labels=labels)
+        found, masked = self._tokens(source), bool(_mask_size(wanted))
+        labels = found.mask_labels if masked else None
+        read = {"seed": seed, "metadata": metadata, "mask_labels": labels, "grid": masked}
+        cached = FeatureRows(found.cache, self.photos, **read)
         num_pooled = cached.cache.shape[3] - source.evidence_grid**2
         pooled = list(range(num_pooled))
         if num_pooled == 2 and wanted.feature_pooling != "cls_mean":
@@ -125,9 +136,21 @@ class TokenStore:
         num_views = 1 if wanted.view_layout == "single" else cached.cache.shape[2]
         return SlicedRows(cached, num_views, pooled + cells, augmented=bool(_draws(wanted)))
 
+    def lacks_masks(self, wanted: PretrainArguments) -> bool:
+        """Whether the loss of these settings has a mask term and no photo a mask."""
+        masks = self._masks_of(wanted)
+        return masks is not None and not masks.paths
+
     def features(self) -> Features:
         """Return the default's clean tokens in memory, for the baselines."""
         return baseline_features(self._tokens(self.settings))
+
+    def _masks_of(self, wanted: PretrainArguments) -> RowMasks | None:
+        """Find the masks of the photos, once."""
+        size = _mask_size(wanted)
+        if size not in self._masks:
+            self._masks[size] = mask_inputs({"train": self.photos}, wanted, self.args, required=False)
+        return self._masks[size]
 
     def _tokens(self, wanted: PretrainArguments) -> FeatureRows:
         """Compute or open a token set; where a folder is named, each set has a sub-folder."""
@@ -135,16 +158,15 @@ class TokenStore:
         if key not in self._found:
             model = head_on(self.model, wanted, self.photos["label"][:])
             folder = feature_folder(wanted)
-            photos = {"train": self.photos}  # the split whose rows get draws
             found = compute_tokens(
-                photos,
+                {"train": self.photos},  # the split whose rows get draws
                 model,
                 build_processor(wanted, model),
                 wanted,
                 self.args,
                 folder=None if folder is None else str(Path(folder) / key),
                 augmentation=train_augmentation(wanted, self.args.seed),
-                masks=mask_inputs(photos, wanted, self.args),
+                masks=self._masks_of(wanted),
             )
             self._found[key] = found["train"]
         return self._found[key]
