@@ -56,10 +56,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained with a mask term on cached draws."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("masked")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.fold_runs.write_photos", lambda *_: folder / "photos")
-        masks = mask_all(folder / "masks", write_photos(folder / "photos", ROWS))
-        return train_base(folder, mask_folder=masks, feature_draws=2, logging_steps=1, **MASKED)
+    masks = mask_all(folder / "masks", write_photos(folder / "photos", ROWS))
+    settings = {"mask_folder": masks, "feature_draws": 2, "logging_steps": 1} | MASKED
+    return train_base(folder, write=lambda *_: folder / "photos", **settings)
 
 
 def settings_of(base: Path, output_dir: Path, **changes: Any) -> tuple[PretrainArguments, RoadworkTrainingArguments]:
