@@ -1,6 +1,7 @@
 """A tiny base and tiny runs of the fold recipe on it, for the tests of fine-tuning."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ def pairs(settings: dict[str, object]) -> list[str]:
     return [f"--{key}={value}" for key, value in settings.items()]
 
 
-def train_base(folder: Path, **settings: object) -> Path:
+def train_base(folder: Path, write: Callable[..., Path] = write_photos, **settings: object) -> Path:
     """Photos, a backbone and a trained model in one folder; its epoch is chosen on a part of train."""
-    photos = write_photos(folder / "photos", ROWS)
+    photos = write(folder / "photos", ROWS)
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = DINOv3ViTConfig(patch_size=16, image_size=32, num_register_tokens=4, **sizes)

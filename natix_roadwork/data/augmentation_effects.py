@@ -6,6 +6,7 @@ In come a preset of `data/augmentation_presets.py` and the size of the views; ou
 
 from typing import Any
 
+from natix_roadwork.data.augmentation_night import LowLight
 from natix_roadwork.data.augmentation_presets import probabilities
 from natix_roadwork.data.augmentation_transforms import (
     BrightnessContrast,
@@ -55,6 +56,9 @@ def make_effect(name: str, size: int, p: float) -> A.BasicTransform:
         "shadow": lambda: Shadow(shadow_intensity_range=(0.3, 0.6), p=p),
         "flare": lambda: Flare(src_radius=max(20, size // 3), p=p),
         "noise": lambda: Noise(deviation=(5.0, 10.0), p=p),
+        "low_light": lambda: LowLight(p=p),
+        "lamp_glare": lambda: Flare(**lamp(size), p=p),
+        "sensor_noise": lambda: Noise(deviation=(3.0, 12.0), p=p),
         "motion_blur": lambda: MotionBlur(
             blur_limit=(5, 9), angle_range=(0, 0), direction_range=(0, 0), allow_shifted=False, p=p
         ),
@@ -73,4 +77,14 @@ def rain(size: int) -> dict[str, Any]:
         "blur_value": 2,
         "brightness_coefficient": 0.8,
         "rain_type": "heavy",
+    }
+
+
+def lamp(size: int) -> dict[str, Any]:
+    """A warm lamp ahead, an eighth of the view wide, with a few faint circles."""
+    return {
+        "flare_roi": (0.0, 0.35, 1.0, 0.6),
+        "src_radius": max(6, size // 8),
+        "src_color": (255, 238, 205),
+        "num_flare_circles_range": (2, 4),
     }

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from natix_roadwork.data.augmentation import ViewAugmentation, seed_pipeline
 from natix_roadwork.data.augmentation_effects import GEOMETRY, geometry, make_effect
-from natix_roadwork.data.augmentation_presets import PLAN
+from natix_roadwork.data.augmentation_presets import NIGHT, PLAN
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.data.scene_table import SceneSettings
 from natix_roadwork.data.scenes import draw_scene
@@ -26,7 +26,7 @@ from natix_roadwork.model.photo import PhotoSource
 
 NUM_COLUMNS = 5
 GAP = 6
-DRAWS = ("heavy", "heavy", "heavy", "light", "trivial")
+DRAWS = ("heavy", "heavy", "light", "trivial", "night", "night", "night")
 
 
 def effect_examples(view: NDArray[np.uint8], seed: int = 0) -> dict[str, NDArray[np.uint8]]:
@@ -40,7 +40,7 @@ def effect_examples(view: NDArray[np.uint8], seed: int = 0) -> dict[str, NDArray
         Name to picture of the size of the view, the view itself first.
     """
     examples = {"as it is": view}
-    for name in PLAN:
+    for name in dict.fromkeys((*PLAN, *NIGHT)):
         effect = geometry(**{f"{name}_p": 1.0}) if name in GEOMETRY else make_effect(name, len(view), 1.0)
         pipeline = A.Compose([effect])
         seed_pipeline(pipeline, np.random.default_rng(seed))

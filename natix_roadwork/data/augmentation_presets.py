@@ -1,6 +1,6 @@
 """Which effects an augmentation preset has, with which probabilities.
 
-The plan's fifteen effects, in three strengths besides its own; TrivialAugment; what validators do; nothing.
+The plan's fifteen effects, in four strengths besides its own; low light; TrivialAugment; what validators do; nothing.
 `data/augmentation_effects.py` builds the effects. Light to import: the recipes' settings check names here.
 """
 
@@ -25,6 +25,18 @@ PLAN = {
     "gaussian_blur": 0.15,
 }
 HEAVY = PLAN | {"flip": 0.5}
+# What a night takes from a photo, in the order in which it happens: light, lamps in the lens, a long exposure, noise.
+NIGHT = {
+    "flip": 0.5,
+    "rotate": 0.5,
+    "perspective": 0.25,
+    "zoom": 0.4,
+    "low_light": 0.8,
+    "lamp_glare": 0.3,
+    "motion_blur": 0.3,
+    "gaussian_blur": 0.15,
+    "sensor_noise": 0.8,
+}
 # Factors on the probabilities; `plan` keeps its own flip.
 STRENGTHS = {
     "plan": (PLAN, 1.0),
@@ -32,6 +44,7 @@ STRENGTHS = {
     "light": (HEAVY, 0.5),
     "x0.75": (HEAVY, 0.75),
     "x1.5": (HEAVY, 1.5),
+    "night": (NIGHT, 1.0),
 }
 MOST = 0.95
 VALIDATOR_REGIMES = {"validator_a": "A", "validator_b": "B"}

@@ -1,115 +1,178 @@
-"""How good decoded masks are: intersection over union, what an oracle could reach on a patch grid, ranking of patches.
+"""How good decoded masks are: intersection over union beside an oracle's, and the ranking of patches.
 
-In come masks and scores of photos as arrays; out go figures a class. Small objects are judged by `patch_auc`, since no
-mask of whole cells can fit them; `split_by_size` tells them from the others.
+In come logits and labels of photos; out go figures a class with intervals. An object over two cells of the patch grid is
+judged by its outline, beside an oracle that knows the mask and fills whole cells; no mask of cells fits a smaller one, so
+those are judged by whether the cells that show them rank above those that do not. `training/mask_scoring.py` runs it.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from natix_roadwork.data.mask_views import cell_weights
+from natix_roadwork.metrics import draw_weights, group_codes
+from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 
 
-def mask_iou(
-    found: NDArray[np.bool_], expected: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
-    """Intersection over union of each class, pixels of all photos together.
+LARGE_CELLS = 2.0
+# A cell shows a small object from this share on; cells with less of it count neither way.
+LEAST_SHARE = 0.01
+# Logits are ranked in steps of 1/32.
+LARGEST_LOGIT, BINS = 16.0, 1024
+SAMPLES, LEVEL = 500, 0.95
+Figures = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class MaskCounts:
+    """What one photo adds to the figures, a row for each of C classes; zeros for a class that is not known.
+
+    Attributes:
+        found: `(C, 2)` pixels of intersection and union of the decoded mask and the large objects; 0 without any.
+        oracle: `(C, 2)` the same of the oracle's mask.
+        cells: `(C, 2, BINS)` cells without the class and cells with a small object of it, by the logit's step.
+        known: `(C,)` whether the class was looked for.
+    """
+
+    found: NDArray[np.int64]
+    oracle: NDArray[np.int64]
+    cells: NDArray[np.int32]
+    known: NDArray[np.bool_]
+
+
+def count_photo(logits: NDArray[np.float32], labels: NDArray[np.float32], grid: tuple[int, int]) -> MaskCounts:
+    """Count one photo.
+
+    Cells that a small object touches do not count for the outlines of large ones, nor cells of large objects for the
+    ranking of small ones.
 
     Args:
-        found: `(N, C, h, w)` decoded masks.
-        expected: `(N, C, h, w)` true masks.
-        known: `(N, C)` masks that count; all when None.
-
-    Returns:
-        `(C,)`, NaN for a class that neither shows.
-
-    Raises:
-        ValueError: If the shapes differ.
+        logits: `(C, m, m)` decoded; a cell of the grid has its largest.
+        labels: `(C, m, m)` shares in [0, 1], NaN in a class that is not known.
+        grid: Rows and columns of the patch grid.
     """
-    found, expected = _pair(found, expected)
-    if known is not None:
-        found, expected = (masks & known[..., None, None] for masks in (found, expected))
-    both, either = ((mask).sum(axis=(0, 2, 3)) for mask in (found & expected, found | expected))
-    return np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
+    size = labels.shape[1:]
+    least = LARGE_CELLS * size[0] * size[1] / (grid[0] * grid[1])
+    known = ~np.isnan(labels).any(axis=(1, 2))
+    found, oracle = np.zeros((2, len(labels), 2), np.int64)
+    cells = np.zeros((len(labels), 2, BINS), np.int32)
+    for kind in np.flatnonzero(known):
+        large, small = split_by_size(labels[kind], least)
+        truth, touched = large >= 0.5, enlarged(cell_shares(small, grid) > 0, size)
+        if truth.any():
+            found[kind] = _overlap((logits[kind] > 0) & ~touched, truth & ~touched)
+            oracle[kind] = _overlap(oracle_mask(large, grid) & ~touched, truth & ~touched)
+        shares = cell_shares(small, grid)
+        shown = (shares >= LEAST_SHARE, (shares == 0) & (cell_shares(large, grid) == 0))
+        steps = np.clip((cell_maxima(logits[kind], grid) / LARGEST_LOGIT + 1) * BINS / 2, 0, BINS - 1).astype(int)
+        for place, chosen in ((1, shown[0]), (0, shown[1])):
+            cells[kind, place] = np.bincount(steps[chosen], minlength=BINS)
+    return MaskCounts(found, oracle, cells, known)
 
 
-def oracle_mask(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Fill the cells of a grid of which a mask covers half or more: the best that whole cells can say.
+def mask_figures(counts: Sequence[MaskCounts], groups: ArrayLike, seed: int) -> Figures:
+    """Sum photos up, and resamples of whole groups.
 
     Args:
-        mask: `(..., h, w)`.
-        grid: Rows and columns of the grid; cells need not begin at whole pixels.
+        counts: N photos.
+        groups: `(N,)` group of each.
+        seed: Of the resamples.
 
     Returns:
-        `(..., h, w)`; a pixel belongs to the cell that its middle lies in.
+        `mask_iou_<class>`, `oracle_iou_<class>` and `patch_auc_<class>`, and `mask_iou` and `oracle_iou` over all classes:
+        `value`, `low` and `high`, None where no photo shows such an object.
     """
-    shares = cell_shares(mask, grid)
-    rows, columns = (
-        ((np.arange(side) + 0.5) * cells / side).astype(int) for side, cells in zip(mask.shape[-2:], grid, strict=True)
-    )
-    return (shares >= 0.5 - 1e-6)[..., rows[:, None], columns]
+    codes = group_codes(np.asarray(groups), len(counts))
+    weights = np.concatenate([np.ones((1, len(codes))), *draw_weights(codes, SAMPLES, seed)])
+    figures: Figures = {}
+    for name in ("mask_iou", "oracle_iou"):
+        pixels = np.stack([photo.found if name == "mask_iou" else photo.oracle for photo in counts])
+        for number, kind in enumerate(MASK_CLASSES):
+            figures[f"{name}_{kind}"] = _interval(_ratio(weights @ pixels[:, number]))
+        figures[name] = _interval(_ratio(weights @ pixels.sum(axis=1)))
+    for number, kind in enumerate(MASK_CLASSES):
+        cells = np.stack([photo.cells[number] for photo in counts])
+        figures[f"patch_auc_{kind}"] = _interval(_auc(np.tensordot(weights, cells, axes=1)))
+    return figures
 
 
-def oracle_iou(
-    masks: NDArray[np.bool_], grid: tuple[int, int], known: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
-    """Intersection over union `(C,)` that the oracle of a grid reaches on masks `(N, C, h, w)`; see `mask_iou`."""
-    return mask_iou(oracle_mask(masks, grid), masks, known)
+def objects_seen(counts: Sequence[MaskCounts]) -> dict[str, dict[str, int]]:
+    """Count the photos with a large and with a small object of each class, and those where it is known."""
+    return {
+        kind: {
+            "known": sum(bool(photo.known[number]) for photo in counts),
+            "large": sum(bool(photo.oracle[number, 1]) for photo in counts),
+            "small": sum(bool(photo.cells[number, 1].any()) for photo in counts),
+        }
+        for number, kind in enumerate(MASK_CLASSES)
+    }
 
 
-def patch_auc(
-    scores: ArrayLike, shares: ArrayLike, least_share: float = 0.0, known: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
-    """How well the cells that show a class are ranked above those that do not, all photos together.
-
-    Args:
-        scores: `(N, C, h, w)` logits or probabilities of each cell.
-        shares: `(N, C, h, w)` share of the cell that shows the class; NaN = unknown, not counted.
-        least_share: A cell shows the class from more than this share on.
-        known: `(N, C)` masks that count; all when None.
-
-    Returns:
-        `(C,)` in [0, 1], .5 by chance, ties half; NaN for a class that is on all cells or none.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    scores, shares = np.asarray(scores, np.float64), np.asarray(shares, np.float64)
-    if scores.shape != shares.shape or scores.ndim != 4:
-        raise ValueError(f"scores {scores.shape} and shares {shares.shape} must have one shape (N, C, h, w)")
-    if known is not None:
-        shares = np.where(known[..., None, None], shares, np.nan)
-    return np.array([_auc(scores[:, kind], shares[:, kind], least_share) for kind in range(scores.shape[1])])
-
-
-def cell_shares(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Share of each cell of a grid that a mask `(..., h, w)` covers, `(..., *grid)`."""
-    down, across = (cell_weights(side, cells) for side, cells in zip(mask.shape[-2:], grid, strict=True))
-    return down.astype(np.float64) @ mask.astype(np.float64) @ across.T
-
-
-def split_by_size(mask: NDArray[np.bool_], least_pixels: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Split a mask `(h, w)` into its connected parts of at least so many pixels, and the smaller ones."""
-    _, parts, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    large = facts[:, cv2.CC_STAT_AREA] >= least_pixels
+def split_by_size(shares: NDArray[np.float32], least_pixels: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Split shares `(h, w)` into the connected parts that cover at least so many pixels, and the smaller ones."""
+    count, parts = cv2.connectedComponents((shares > 0).astype(np.uint8), connectivity=8)
+    large = np.bincount(parts.ravel(), weights=shares.ravel(), minlength=count) >= least_pixels
     large[0] = False  # what is no object
-    return mask & large[parts], mask & ~large[parts]
+    return shares * large[parts], shares * ~large[parts]
 
 
-def _auc(scores: NDArray[np.float64], shares: NDArray[np.float64], least_share: float) -> float:
-    counted = ~np.isnan(shares)
-    shown = shares[counted] > least_share
-    positives, negatives = int(shown.sum()), int((~shown).sum())
-    if not positives or not negatives:
-        return float("nan")
-    ranks = rankdata(scores[counted])
-    return float((ranks[shown].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+def oracle_mask(shares: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Fill the cells of a grid of which a mask `(h, w)` covers half or more: the best that whole cells can say."""
+    return enlarged(cell_shares(shares, grid) >= 0.5 - 1e-6, shares.shape)
 
 
-def _pair(found: NDArray[np.bool_], expected: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    found, expected = np.asarray(found, bool), np.asarray(expected, bool)
-    if found.shape != expected.shape or found.ndim != 4:
-        raise ValueError(f"masks of shapes {found.shape} and {expected.shape} must have one shape (N, C, h, w)")
-    return found, expected
+def enlarged(cells: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Bring a grid to pixels `size`; a pixel belongs to the cell that its middle lies in."""
+    rows, columns = (_cell_of_pixel(side, number) for side, number in zip(size, cells.shape, strict=True))
+    return cells[rows[:, None], columns]
+
+
+def cell_shares(shares: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float64]:
+    """Average `(h, w)` over the cells of a grid, which need not begin at whole pixels."""
+    down, across = (cell_weights(side, cells) for side, cells in zip(shares.shape, grid, strict=True))
+    return down.astype(np.float64) @ shares.astype(np.float64) @ across.T
+
+
+def cell_maxima(values: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Largest value of `(h, w)` among the pixels whose middle lies in each cell of a grid; finer grids repeat pixels."""
+    for axis, cells in enumerate(grid):
+        places = _cell_of_pixel(values.shape[axis], cells)
+        if len(set(places.tolist())) < cells:
+            middles = ((np.arange(cells) + 0.5) * values.shape[axis] / cells).astype(int)
+            values = values.take(middles, axis=axis)
+        else:
+            values = np.maximum.reduceat(values, np.searchsorted(places, np.arange(cells)), axis=axis)
+    return values
+
+
+def _cell_of_pixel(side: int, cells: int) -> NDArray[np.int64]:
+    return ((np.arange(side) + 0.5) * cells / side).astype(np.int64)
+
+
+def _overlap(found: NDArray[np.bool_], expected: NDArray[np.bool_]) -> tuple[int, int]:
+    return int((found & expected).sum()), int((found | expected).sum())
+
+
+def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of sums `(S, 2)`; NaN without a union."""
+    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+
+
+def _auc(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area under the ROC curve of `(S, 2, BINS)` cells without and with the class, ties half; NaN without both."""
+    without, shown = cells[:, 0], cells[:, 1]
+    below = np.cumsum(without, axis=1) - without / 2
+    pairs = without.sum(axis=1) * shown.sum(axis=1)
+    return np.divide((below * shown).sum(axis=1), pairs, out=np.full(len(cells), np.nan), where=pairs > 0)
+
+
+def _interval(values: NDArray[np.float64]) -> dict[str, float | None]:
+    """The first value with the interval of the others."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not len(drawn):
+        return {"value": None, "low": None, "high": None}
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return {"value": float(values[0]), "low": low, "high": high}

@@ -134,7 +134,7 @@ def find_masks(
     left_out = {one.row_id for one in bad}
     paths = {row_id: path for row_id, path, _ in named if row_id not in left_out}
     masks = RowMasks(paths, mask_size, sum(map(len, splits.values())), tuple(bad))
-    _report(masks, bad_masks)
+    _report(masks, bad_masks, show=rank == 0)
     if not paths:
         missing = f"loss_weights has a mask term, but no row has a usable mask (mask_folder={mask_folder!r}): {masks.summary()}"
         if required:
@@ -146,8 +146,9 @@ def find_masks(
     return masks
 
 
-def _report(masks: RowMasks, bad_masks: str) -> None:
-    logger.info(f"masks: {masks.summary()}")
+def _report(masks: RowMasks, bad_masks: str, show: bool) -> None:
+    if show:
+        logger.info(f"masks: {masks.summary()}")
     if masks.bad and bad_masks == "refuse":
         lines = [one.message for one in masks.bad[:SHOWN]]
         lines += [f"and {len(masks.bad) - SHOWN} more"] * (len(masks.bad) > SHOWN)
@@ -155,7 +156,7 @@ def _report(masks: RowMasks, bad_masks: str) -> None:
             f"masks: {masks.summary()}. Repair them, or let bad ones count as unknown by --bad_masks ignore. "
             + "; ".join(lines)
         )
-    for one in masks.bad:
+    for one in masks.bad if show else ():
         logger.warning(f"{one.message}; it counts as unknown")
 
 

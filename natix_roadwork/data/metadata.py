@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from natix_roadwork.data.extra_evidence import ExtraEvidence
 from natix_roadwork.data.tags import tag_ids
 from natix_roadwork.data.text_vectors import TextVectors
 from natix_roadwork.model.configuration_roadwork import METADATA_FIELDS
@@ -88,6 +89,7 @@ class MetadataInputs:
         vocabularies: Known words of the tag fields.
         text_vectors: Vectors of the texts; None where `text` is not read.
         weather_labels: Whether the targets of the weather term are wanted.
+        extra_evidence: Figures of the photos by row id; None where none are read.
 
     Raises:
         ValueError: As `encode_metadata`.
@@ -97,6 +99,7 @@ class MetadataInputs:
     vocabularies: Mapping[str, Sequence[str]] | None = None
     text_vectors: TextVectors | None = None
     weather_labels: bool = False
+    extra_evidence: ExtraEvidence | None = None
 
     def __post_init__(self) -> None:
         """Check the fields before the first batch does."""
@@ -106,13 +109,16 @@ class MetadataInputs:
     def columns(self) -> list[str]:
         """Columns of the row schema that are read."""
         read = [column for field in self.fields for column in FIELD_COLUMNS[field]]
-        return list(dict.fromkeys(read + ["weather"] * self.weather_labels))
+        read += ["weather"] * self.weather_labels + ["row_id"] * (self.extra_evidence is not None)
+        return list(dict.fromkeys(read))
 
     def tensors(self, rows: Rows) -> dict[str, Tensor]:
         """Return the model's inputs for N rows, each with a leading axis; without fields and targets there are none."""
         arrays = encode_metadata(
             rows, self.fields, self.vocabularies or {}, self.text_vectors, weather_labels=self.weather_labels
         )
+        if self.extra_evidence is not None:
+            arrays["extra_evidence"] = self.extra_evidence.lookup(rows["row_id"])
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

@@ -43,6 +43,8 @@ class PredictArguments:
         feature_dtype: How the cache stores tokens, `float16` or `int8`.
         depth_folder: Folder of `recipes/depth_maps.py`, for a model with a depth view; None = it answers without depth.
         text_encoder_id: Encoder of the descriptions, for a model that reads `text`: the one of the training.
+        extra_evidence: File of `recipes/detect.py` on these photos, for a model that was trained with one; without it, its
+            rows count as missing.
         per_device_eval_batch_size: Photos that go through the head together. It decides the last bits of the answers; the
             number of processes does not.
         bf16: Whether the backbone runs in bfloat16; None: where a GPU has it. The head always runs in float32.
@@ -73,6 +75,7 @@ class PredictArguments:
         metadata={"help": "Hub id, folder, or embedded:all-minilm-l6-v2; for a model that reads text."},
     )
     depth_folder: str | None = field(default=None, metadata={"help": "Depth maps, for a model with a depth view."})
+    extra_evidence: str | None = field(default=None, metadata={"help": "File of recipes/detect.py; null = none."})
     feature_cache: str = field(default="off", metadata={"help": "off, auto, or a folder."})
     feature_dtype: Literal["float16", "int8"] = field(default="float16", metadata={"help": "How tokens are stored."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that decode photos; 0 = this one."})

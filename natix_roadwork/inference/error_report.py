@@ -13,8 +13,8 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from natix_roadwork.calibration import fit_temperature
+from natix_roadwork.data.brightness import brightness_of
 from natix_roadwork.data.predictions import LEARNED_FROM, Predictions
-from natix_roadwork.inference.brightness import brightness_of
 from natix_roadwork.inference.curves import (
     CalibrationTest,
     ReliabilityBin,

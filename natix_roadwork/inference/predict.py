@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from natix_roadwork.data.dataset import LoadedRows
 from natix_roadwork.data.depth_source import RowDepths
+from natix_roadwork.data.extra_evidence import evidence_hash
 from natix_roadwork.data.feature_key import photos_fingerprint
 from natix_roadwork.data.predictions import (
     LEARNED_FROM,
@@ -83,6 +84,8 @@ def predict(settings: PredictArguments, *, allow_lockbox: bool = False) -> RunRe
             recorder.warnings.append(
                 "the model has a depth view, but no depth_folder is given; it answered without depth"
             )
+        if member.model.config.extra_evidence_size and settings.extra_evidence is None:
+            recorder.warnings.append("the member reads extra evidence, and got none: give --extra_evidence")
         answers = parts.rows_written * state.num_processes  # each process has written its share
         recorder.details["seconds"] = seconds
         recorder.details["ms_per_answer"] = 1000 * seconds / answers if answers else None
@@ -109,6 +112,7 @@ def prediction_record(
         **member.record(),
         "data": {"fingerprint": rows.fingerprint, "splits": photos},
         "text_encoder": encoder_key(encoder_folder(settings.text_encoder_id)) if text else None,
+        "extra_evidence": evidence_hash(settings.extra_evidence),
         "tokens": "float16" if settings.feature_cache == "off" else settings.feature_dtype,
         "precision": str(settings.precision(state.device)).removeprefix("torch."),
         "batch_size": settings.per_device_eval_batch_size,

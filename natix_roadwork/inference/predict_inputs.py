@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.depth_source import RowDepths, find_depths
+from natix_roadwork.data.extra_evidence import ExtraEvidence, evidence_width
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.feature_key import FeatureOptions
 from natix_roadwork.data.feature_rows import FeatureRows
@@ -21,6 +22,7 @@ from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
 from natix_roadwork.inference.member import Member
 from natix_roadwork.inference.tta_transforms import PhotoTransforms
 from natix_roadwork.training.depth_inputs import require_depth_view
+from natix_roadwork.training.metadata_inputs import load_evidence
 
 
 def load_predicted(
@@ -125,11 +127,16 @@ def read_metadata(
             list(splits.values()),
             settings.text_encoder_id,
             folder=Path(settings.feature_cache) / TEXT_FOLDER if own else None,
+            extra_evidence=load_member_evidence(member, splits, settings.extra_evidence),
         )
 
 
 def member_metadata(
-    member: Member, rows: Sequence[Dataset], text_encoder_id: str, folder: Path | None = None
+    member: Member,
+    rows: Sequence[Dataset],
+    text_encoder_id: str,
+    folder: Path | None = None,
+    extra_evidence: ExtraEvidence | None = None,
 ) -> MetadataInputs:
     """Make what reads the metadata that a member's config names; the texts of these rows get their vectors.
 
@@ -138,6 +145,7 @@ def member_metadata(
         rows: All rows that will be read.
         text_encoder_id: Reads the field `text`, where the member does.
         folder: Where the vectors are kept; None = in the datasets cache.
+        extra_evidence: What a detector found in the photos, where the member reads it; None = missing.
 
     Raises:
         ValueError: If the text encoder cannot be used.
@@ -146,4 +154,22 @@ def member_metadata(
     if "text" in config.metadata_fields:
         texts = {text for part in rows for text in part["text"][:]}
         vectors = compute_text_vectors(texts, text_encoder_id, folder=folder, device=str(member.model.device))
-    return MetadataInputs(tuple(config.metadata_fields), config.vocabularies, vectors)
+    return MetadataInputs(tuple(config.metadata_fields), config.vocabularies, vectors, extra_evidence=extra_evidence)
+
+
+def load_member_evidence(member: Member, splits: dict[str, Dataset], path: str | None) -> ExtraEvidence | None:
+    """Read the file of figures that a member was trained to read; None where it reads none, or there is no file.
+
+    Raises:
+        ValueError: If the file cannot be used, holds other figures than the member reads, or the member reads none.
+    """
+    width = member.model.config.extra_evidence_size
+    if path is None:
+        return None
+    evidence = load_evidence(path, splits)
+    if evidence is None or len(evidence.names) != width:
+        raise ValueError(
+            f"extra_evidence={path!r} has {evidence_width(path)} figures a piece, the model reads {width}; give the file "
+            "of the detector it was trained with, or none"
+        )
+    return evidence

@@ -114,14 +114,22 @@ class RoadworkModel(FrozenBackboneCheckpoint, TokenExtraction, PreTrainedModel):
             child.train(mode and name != "backbone")
         return self
 
-    def _decoded_masks(self, global_grid: Tensor | None, batch_size: int) -> Tensor | None:
-        """Masks `(B, C, m, m)` of the global view; None without a decoder or a grid."""
+    def decode_masks(self, global_grid: Tensor) -> Tensor:
+        """Decodes the patch grid of the global view.
+
+        Args:
+            global_grid: `(B, h, w, D)` as the backbone gives it.
+
+        Returns:
+            `(B, C, m, m)` logits, one mask for each of `MASK_CLASSES`.
+
+        Raises:
+            ValueError: The model has no `mask` term.
+        """
         if self.mask_decoder is None:
-            return None
-        grid = check_grid(self.config, global_grid, batch_size)
-        if grid is None:
-            return None
-        return self.mask_decoder(self.standardizer.of_patches(grid).to(self.projection.linear.weight.dtype))
+            raise ValueError(f"loss_weights={self.config.loss_weights!r} has no mask term: there is no mask decoder.")
+        grid = self.standardizer.of_patches(global_grid).to(self.projection.linear.weight.dtype)
+        return self.mask_decoder(grid)
 
     def _fuse(
         self,
@@ -150,7 +158,8 @@ class RoadworkModel(FrozenBackboneCheckpoint, TokenExtraction, PreTrainedModel):
             hidden = layer(hidden, mask)
         vision, refined, view_weights = self.view_fusion(hidden, mask, strength)
         embedding = vision
-        mask_logits = self._decoded_masks(global_grid, tokens.shape[0])
+        grid = check_grid(self.config, global_grid, tokens.shape[0]) if self.config.has_mask_head else None
+        mask_logits = None if grid is None else self.decode_masks(grid)
         extra = check_extra(self.config, extra_evidence, tokens.shape[0])
         if self.side_evidence is not None:
             presence = class_presence(mask_logits) if self.config.mask_evidence else None

@@ -60,6 +60,8 @@ class AblationBench:
         """Load rows and backbone; tokens are computed when the first row needs them."""
         if not settings.selection_share:
             raise ValueError("selection_share=0: an ablation has no dev split to choose epochs; set it to 0.15, say")
+        if settings.darkest_share is not None:
+            raise ValueError(f"darkest_share={settings.darkest_share!r}: an ablation trains on all rows; leave it out")
         self.ablation, self.settings, self.args = ablation, with_cache(settings), args
         self.loaded, splits = load_splits(self.settings, args)
         self.photos: Dataset = concatenate_datasets([splits[name] for name in ("train", "dev") if name in splits])
@@ -215,7 +217,8 @@ class AblationBench:
         weights = settings.loss_weights or config.loss_weights
         fields, encoder = self.fields_of(settings), settings.text_encoder_id
         folder = feature_folder(settings)
-        return metadata_inputs({"all": self.photos}, fields, config.vocabularies, weights, encoder, self.args, folder)
+        read = (fields, config.vocabularies, weights, encoder, self.args, folder, settings.extra_evidence)
+        return metadata_inputs({"all": self.photos}, *read)
 
     def _head(self, row: AblationRow, seed: int, fold: CrossFold, inputs: SlicedRows) -> Logits:
         settings, args = self.settings_of(row, seed)

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from natix_roadwork.data.augmentation_presets import VALIDATOR_REGIMES, check_preset
 from natix_roadwork.gps.settings import GPSArguments
+from natix_roadwork.training.dark_rows import DarkArguments
 
 
 @dataclass
@@ -97,7 +98,7 @@ class RoadworkTrainingArguments(TrainingArguments):
 
 
 @dataclass
-class PretrainArguments(GPSArguments):
+class PretrainArguments(GPSArguments, DarkArguments):
     """What `recipes/pretrain.py` trains and on which photos.
 
     Attributes:
@@ -124,6 +125,8 @@ class PretrainArguments(GPSArguments):
         feature_dtype: `float16`, or `int8` with a scale for each token: half the bytes.
         metadata_fields: Some of gps, weather, daytime, scene, text; or `auto` = those that the leak audit passed.
         text_encoder_id: Hub id, folder, or `embedded:all-minilm-l6-v2`; it reads the field `text`.
+        extra_evidence: File of figures that a detector found in the photos (`recipes/detect.py`), read beside the views; a
+            file made of anything that knows the label, such as people's boxes, gives the label away.
         consistency_filter: Whether rows whose description contradicts the label are dropped, as validators do.
         focal_alpha: `auto` = from the train labels as they are drawn, so that both classes weigh the same; or two numbers.
         augmentation: Preset by which train views are changed (`data/augmentation_presets.py`); evaluation never is.
@@ -178,6 +181,7 @@ class PretrainArguments(GPSArguments):
         default="sentence-transformers/all-MiniLM-L6-v2",
         metadata={"help": "Hub id, folder, or embedded:all-minilm-l6-v2; for the field text."},
     )
+    extra_evidence: str | None = field(default=None, metadata={"help": "File of recipes/detect.py; null = none."})
     gps_encoder: Literal["capped", "sinusoids", "spherical_harmonics", "wrap"] = field(
         default="capped", metadata={"help": "How a position becomes a vector; sinusoids is the plan's."}
     )
@@ -246,6 +250,7 @@ class PretrainArguments(GPSArguments):
         if not 0.0 <= self.selection_share < 1.0:
             raise ValueError(f"selection_share={self.selection_share!r} must lie in [0, 1); 0 = dev chooses the epoch")
         self.feature_cache = {"false": "off", "true": "auto"}.get(self.feature_cache.lower(), self.feature_cache)
+        self.check_dark()
         self._check_augmentation()
 
     def _check_augmentation(self) -> None:

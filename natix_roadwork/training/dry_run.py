@@ -106,7 +106,8 @@ def _report(
 ) -> dict[str, object]:
     rows = {name: len(split) for name, split in inputs.rows.splits.items()}
     tried = sum(len(split) for split in inputs.datasets.values())
-    steps_an_epoch = max(1, rows["train"] // global_batch)
+    share = settings.darkest_share if settings.darkest_share and not settings.bright_weight else 1.0
+    steps_an_epoch = max(1, round(rows["train"] * share) // global_batch)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
     used = sum(rows[name] for name in inputs.datasets)
     token_seconds = prepare_seconds / max(tried, 1) * used if inputs.tokens else 0.0

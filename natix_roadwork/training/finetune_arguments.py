@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from natix_roadwork.training.adapters import AUTO, KINDS, PLAN_TREE, AdapterSettings
+from natix_roadwork.training.dark_rows import DarkArguments
 
 
 @dataclass
-class FinetuneArguments:
+class FinetuneArguments(DarkArguments):
     """What is adapted, to which rows, and how.
 
     Whatever decides which rows lie in which split, or how photos become tokens, is the base's own: it is read from the
@@ -96,6 +97,7 @@ class FinetuneArguments:
             raise ValueError(
                 f"adapter={self.adapter!r} is unknown; choose one of {', '.join((*KINDS, AUTO, PLAN_TREE))}"
             )
+        self.check_dark()
         self._check_backbone()
 
     def _check_backbone(self) -> None:

@@ -27,6 +27,7 @@ from natix_roadwork.runs import RESULT_NAME, RunResult, read_result
 from natix_roadwork.training.adapter_files import BaseIdentity, identify
 from natix_roadwork.training.adapters import AdapterChoice, choose_adapter, set_dropout
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.dark_rows import DarkRows, choose_dark_rows
 from natix_roadwork.training.depth_inputs import depth_inputs, require_depth_view
 from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.fold_targets import (
@@ -83,6 +84,7 @@ class FinetuneInputs:
         parts: The folds.
         choice: The kind of adapter.
         warnings: What a reader of the scores must know.
+        dark: Which target rows are dark, where their brightness decides how often they are trained on.
     """
 
     base: TrainedBase
@@ -92,6 +94,7 @@ class FinetuneInputs:
     parts: list[FoldParts]
     choice: AdapterChoice
     warnings: list[str]
+    dark: DarkRows | None = None
 
 
 def prepare_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments) -> FinetuneInputs:
@@ -107,6 +110,10 @@ def prepare_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments) 
     target = choose_target(loaded, settings.fold_target, settings.use_lockbox)
     _check_splits(base, loaded, target)
     parts = cut_folds(target, settings.num_folds, settings.selection_share, args.seed)
+    with args.main_process_first(desc="measuring brightness"):
+        dark = choose_dark_rows(target.rows, settings)
+    if dark is not None:
+        parts = [dataclasses.replace(part, fit=dark.kept(part.fit)) for part in parts]
     choice = choose_adapter(base.model, settings.adapter_settings)
     if choice.kind == "qlora":
         quantize_backbone(base.model)
@@ -121,7 +128,7 @@ def prepare_folds(settings: FinetuneArguments, args: RoadworkTrainingArguments) 
         warnings.append(
             "backbone in 4 bits, here and for the base's figures; in float32 both answer a little differently"
         )
-    return FinetuneInputs(base, loaded, target, rows, parts, choice, warnings)
+    return FinetuneInputs(base, loaded, target, rows, parts, choice, warnings, dark)
 
 
 def load_base(settings: FinetuneArguments) -> TrainedBase:
@@ -213,19 +220,13 @@ def _model_inputs(
     base: TrainedBase, target: FoldTarget, data: PretrainArguments, args: RoadworkTrainingArguments
 ) -> FeatureRows | PhotoRows:
     config, folder = base.model.config, feature_folder(data)
-    metadata: MetadataInputs = metadata_inputs(
-        {target.name: target.rows},
-        config.metadata_fields,
-        config.vocabularies,
-        config.loss_weights,
-        data.text_encoder_id,
-        args,
-        folder,
-    )
+    rows = {target.name: target.rows}
+    known = (config.metadata_fields, config.vocabularies, config.loss_weights, data.text_encoder_id)
+    metadata: MetadataInputs = metadata_inputs(rows, *known, args, folder, data.extra_evidence)
     mask_settings = dataclasses.replace(data, loss_weights=config.loss_weights, mask_size=config.mask_size)
-    masks = mask_inputs({target.name: target.rows}, mask_settings, args, required=False)
+    masks = mask_inputs(rows, mask_settings, args, required=False)
     require_depth_view(config, data.depth_folder, f"the base {base.identity.name!r}")
-    depths = depth_inputs({target.name: target.rows}, data, args)
+    depths = depth_inputs(rows, data, args)
     augmentation = train_augmentation(data, args.seed)
     if data.feature_cache == "off":
         views = RoadworkImageProcessor(**base.processor.settings() | {"do_normalize": False})

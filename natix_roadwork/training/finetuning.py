@@ -18,6 +18,7 @@ from natix_roadwork.metrics import metrics_with_intervals, paired_difference
 from natix_roadwork.model.fast_attention import fast_attention
 from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
+from natix_roadwork.training.dark_rows import dark_figures
 from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.finetune_inputs import FinetuneInputs, fold_record, prepare_folds
 from natix_roadwork.training.fold_predictions import predict
@@ -151,7 +152,23 @@ def _record(
         "weight_changes": changes,
         "difference_to_base": _differences(oof, base, seed),
         "folds": [outcome.facts for outcome in outcomes],
+        "brightness": _brightness(inputs, oof, base, seed),
     }
+
+
+def _brightness(inputs: FinetuneInputs, oof: Predictions, base: Predictions, seed: int) -> dict[str, Any] | None:
+    """How dark and other rows were trained on, and what base and adapters say of both; None where it played no part."""
+    if inputs.dark is None:
+        return None
+    fit = np.unique(np.concatenate([part.fit for part in inputs.parts]))
+    found = inputs.dark.as_dict(fit)
+    for name, predictions in ((OUT_OF_FOLD, oof), ("base", base)):
+        figures = dark_figures(inputs.target.rows, inputs.dark.limit, predictions.probabilities, seed)
+        widening = fold_widening(predictions.folds)
+        for part in figures.values():
+            part["metrics"] = part["metrics"] and widen_metrics(part["metrics"], widening)
+        found[name] = figures
+    return found
 
 
 def _metrics(predictions: Predictions, seed: int) -> dict[str, dict[str, float | None]]:

@@ -148,6 +148,7 @@ def _fit(
         eval_dataset=inputs.rows.select(part.selection),
         data_collator=whole_batch,
         compute_metrics=compute_metrics,
+        sampling_weights=None if inputs.dark is None else inputs.dark.drawn(part.fit),
     )
     trainer.train(resume_from_checkpoint=_resumes(inputs.choice.kind, args))
     state = trainer.state

@@ -3,14 +3,20 @@
 `pretrain_inputs.py` hands the outcome to the data room, which puts it into each batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
+from transformers.utils import logging
 
+from natix_roadwork.data.extra_evidence import ExtraEvidence, check_coverage, evidence_hash, read_extra_evidence
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.data.text_vectors import TEXT_FOLDER, compute_text_vectors
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
+
+
+logger = logging.get_logger(__name__)
 
 
 def metadata_inputs(
@@ -21,6 +27,7 @@ def metadata_inputs(
     text_encoder_id: str,
     args: RoadworkTrainingArguments,
     folder: str | None = None,
+    extra_evidence: str | None = None,
 ) -> MetadataInputs:
     """Prepare the metadata that the batches hold, text vectors computed once on the main process.
 
@@ -32,11 +39,13 @@ def metadata_inputs(
         text_encoder_id: Reads the field `text`.
         args: Device and processes.
         folder: Text vectors are kept in a sub-folder of it; None = the datasets cache.
+        extra_evidence: File of figures of the photos; None = none are read.
 
     Raises:
-        ValueError: If a field or the text encoder cannot be used.
+        ValueError: If a field, the text encoder or the file cannot be used.
     """
-    if not fields and "weather" not in loss_weights:
+    evidence = load_evidence(extra_evidence, splits)
+    if not fields and "weather" not in loss_weights and evidence is None:
         return NO_METADATA
     vectors = None
     if "text" in fields:
@@ -44,4 +53,43 @@ def metadata_inputs(
         with args.main_process_first(desc="computing text vectors"):
             kept = Path(folder) / TEXT_FOLDER if folder else None
             vectors = compute_text_vectors(texts, text_encoder_id, folder=kept, device=str(args.device))
-    return MetadataInputs(tuple(fields), vocabularies, vectors, "weather" in loss_weights)
+    return MetadataInputs(tuple(fields), vocabularies, vectors, "weather" in loss_weights, evidence)
+
+
+def load_evidence(path: str | None, splits: Mapping[str, Dataset]) -> ExtraEvidence | None:
+    """Read a file of figures and say which rows it has; None where there is no file.
+
+    Args:
+        path: File of `data/extra_evidence.py`.
+        splits: The rows that will be read.
+
+    Raises:
+        ValueError: If the file cannot be used, has none of the rows of a split, or its presence tells the label.
+    """
+    if path is None:
+        return None
+    evidence = read_extra_evidence(path)
+    for name, split in splits.items():
+        coverage = evidence.coverage(split["row_id"][:], split["label"][:])
+        check_coverage(coverage, name, path)
+        missing = sum(coverage["missing"].values())
+        if missing:
+            logger.warning(
+                f"extra_evidence: {missing} of {len(split)} rows of {name} have none ({coverage['missing']}), "
+                f"{', '.join(coverage['missing_rows'])} among them; the model reads them as missing."
+            )
+    return evidence
+
+
+def evidence_record(path: str | None, splits: Mapping[str, Dataset]) -> dict[str, Any] | None:
+    """Describe a file of figures and which rows it has, for `result.json`; None where there is none."""
+    if path is None:
+        return None
+    evidence = read_extra_evidence(path)
+    return {
+        "sha256": evidence_hash(path),
+        "names": list(evidence.names),
+        "pieces": evidence.values.shape[1],
+        "source": evidence.source,
+        "coverage": {name: evidence.coverage(split["row_id"][:], split["label"][:]) for name, split in splits.items()},
+    }

@@ -22,6 +22,7 @@ from natix_roadwork.gps.gate import SamplingPlan
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.modeling_roadwork import RoadworkForImageClassification
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.dark_rows import DarkRows, choose_dark_rows
 from natix_roadwork.training.depth_inputs import depth_inputs
 from natix_roadwork.training.gps_inputs import sampling_of
 from natix_roadwork.training.mask_inputs import mask_inputs
@@ -49,6 +50,7 @@ class PretrainInputs:
         metadata: The metadata fields the model reads, and the record of how they were chosen.
         fitted: `(N,)` numbers of the train rows that are trained on; None = the first ones, as many as there are inputs.
         masks: Masks of the rows; None = the loss has no mask term.
+        dark: Which train rows are dark, where their brightness decides how they are drawn.
         depths: Their depth maps; None = there is no depth view.
     """
 
@@ -61,15 +63,16 @@ class PretrainInputs:
     sampling: SamplingPlan | None = None
     fitted: NDArray[np.int64] | None = None
     masks: RowMasks | None = None
+    dark: DarkRows | None = None
     depths: RowDepths | None = None
 
     @property
     def sampling_weights(self) -> NDArray[np.float64] | None:
         """`(N,)` sampling weights of the train inputs; None = every row once an epoch."""
-        if self.sampling is None or self.sampling.weights is None:
-            return None
+        weights = None if self.sampling is None else self.sampling.weights
+        weights = self.dark.combined(weights) if self.dark is not None and self.dark.bright_weight else weights
         fitted = slice(len(self.datasets["train"])) if self.fitted is None else self.fitted
-        return self.sampling.weights[fitted]
+        return None if weights is None else weights[fitted]
 
     @property
     def chooser(self) -> str:
@@ -99,16 +102,18 @@ def prepare_inputs(
     choice = choose_metadata(settings, rows, args.seed)
     with args.main_process_first(desc="planning the draws"):
         sampling = sampling_of(rows, settings, args.seed)
+        dark = choose_dark_rows(splits["train"], settings) if limit is None else None
     weights = None if sampling is None else sampling.weights
-    model, processor = build_model(settings, splits["train"]["label"][:], choice.fields, weights)
+    drawn = weights if dark is None else dark.combined(weights)
+    model, processor = build_model(settings, splits["train"]["label"][:], choice.fields, drawn)
     model.to(args.device)
     if limit is not None:
         splits = {name: split.select(range(min(limit, len(split)))) for name, split in splits.items()}
+    fitted, selection = selection_rows(splits["train"], settings.selection_share, args.seed)
+    fitted = fitted if dark is None else dark.kept(fitted)
     folder = folder or feature_folder(settings)
-    encoder_id, config = settings.text_encoder_id, model.config
-    metadata = metadata_inputs(
-        splits, choice.fields, config.vocabularies, config.loss_weights, encoder_id, args, folder
-    )
+    known = (choice.fields, model.config.vocabularies, model.config.loss_weights, settings.text_encoder_id)
+    metadata = metadata_inputs(splits, *known, args, folder, settings.extra_evidence)
     cached, augmentation = settings.feature_cache != "off", train_augmentation(settings, args.seed)
     kept: dict[str, Any] = {"folder": folder, "metadata": metadata, "augmentation": augmentation, "depths": depths}
     tokens: dict[str, FeatureRows] = {}
@@ -120,7 +125,6 @@ def prepare_inputs(
     else:
         chosen = {"standardizer": splits["train"].select(sample)}
         fit_standardizer(model, compute_tokens(chosen, model, processor, settings, args, **kept)["standardizer"])
-    fitted, selection = selection_rows(splits["train"], settings.selection_share, args.seed)
     tokens = _with_selection(tokens, fitted, selection)
     inputs: dict[str, Any] = tokens
     if not cached:
@@ -129,7 +133,7 @@ def prepare_inputs(
             name: PhotoRows(split, views, metadata, augmentation, masks, depths) for name, split in splits.items()
         }
         inputs = _with_selection(photos, fitted, selection)
-    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted, masks, depths)
+    return PretrainInputs(rows, model, processor, inputs, tokens, choice, sampling, fitted, masks, dark, depths)
 
 
 def selection_rows(train: Dataset, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -153,9 +157,10 @@ def selection_rows(train: Dataset, share: float, seed: int) -> tuple[NDArray[np.
 
 
 def _with_selection(splits: dict[str, Any], fitted: NDArray[np.int64], selection: NDArray[np.int64]) -> dict[str, Any]:
-    if not splits or not len(selection):
+    if not splits or len(fitted) == len(splits["train"]):
         return dict(splits)
-    return splits | {"train": splits["train"].select(fitted), "selection": splits["train"].select(selection)}
+    parts = {"train": fitted} | ({"selection": selection} if len(selection) else {})
+    return splits | {name: splits["train"].select(rows) for name, rows in parts.items()}
 
 
 def load_splits(settings: PretrainArguments, args: RoadworkTrainingArguments) -> tuple[LoadedRows, dict[str, Dataset]]:

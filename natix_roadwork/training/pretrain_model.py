@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from natix_roadwork.data.extra_evidence import evidence_width
 from natix_roadwork.embedded import embedded_backbone, is_embedded
 from natix_roadwork.model.checkpoint import check_image_processor
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
@@ -65,6 +66,7 @@ def head_settings(
     """Return the fields of `RoadworkConfig` that a run decides, those of the backbone left out; see `build_model`."""
     alpha = balanced_alpha(train_labels, sampling_weights) if settings.focal_alpha == "auto" else settings.focal_alpha
     decided: dict[str, Any] = {"focal_alpha": alpha, "metadata_fields": list(metadata_fields)}
+    decided["extra_evidence_size"] = evidence_width(settings.extra_evidence)
     views = RoadworkImageProcessor(**{name: getattr(settings, name) for name in VIEW_FIELDS}).num_views
     depth_view = settings.depth_folder is not None
     decided |= {"num_views": views + depth_view, "depth_view": depth_view}

@@ -26,7 +26,10 @@ from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_te
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
 from natix_roadwork.training.baselines import score_baselines
 from natix_roadwork.training.checkpoints import checkpoint_folders, last_complete_checkpoint, remove_all
+from natix_roadwork.training.dark_rows import dark_figures
+from natix_roadwork.training.mask_scoring import MaskScores, score_masks
 from natix_roadwork.training.memory import check_memory
+from natix_roadwork.training.metadata_inputs import evidence_record
 from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
 from natix_roadwork.training.token_inputs import baseline_features
@@ -68,6 +71,7 @@ def pretrain(settings: PretrainArguments, args: RoadworkTrainingArguments) -> Ru
         trainer.save_model()
         _record(recorder, trainer, inputs, output.metrics)
         recorder.details[INITIALISED_FROM] = beginning
+        recorder.details["extra_evidence"] = evidence_record(settings.extra_evidence, inputs.rows.splits)
         if settings.baselines and args.should_save:
             recorder.baselines = _score_baselines(inputs, args.seed)
         recorder.write(args.output_dir)
@@ -160,11 +164,19 @@ def _record(
 ) -> None:
     rows = inputs.rows
     recorder.data = rows.as_dict()
+    masks: dict[str, MaskScores] = {}
+    dark: dict[str, Any] = {} if inputs.dark is None else inputs.dark.as_dict(inputs.fitted)
     for split in ("dev", "test"):
         if split in inputs.datasets:
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
+            if inputs.masks is not None:
+                groups = rows.splits[split]["group"][:]
+                masks[split] = score_masks(inputs.model, inputs.datasets[split], groups, recorder.seed)
+                recorder.metrics[split] |= masks[split].figures
+            if inputs.dark is not None:
+                dark[split] = dark_figures(rows.splits[split], inputs.dark.limit, probabilities, recorder.seed)
     recorder.warnings += warnings_about(rows) + (inputs.sampling.warnings if inputs.sampling else [])
     weights, config = list(inputs.model.parameters()), inputs.model.config.to_dict()
     recorder.details = {
@@ -173,6 +185,7 @@ def _record(
         "metadata": inputs.metadata.record,
         "depth": None if inputs.depths is None else inputs.depths.as_dict(),
         "masks": None if inputs.masks is None else inputs.masks.as_dict(),
+        "masks_scored": {split: {"grid": found.grid, "photos": found.seen} for split, found in masks.items()},
         "splits": dataclasses.asdict(rows.manifest),
         "learned_from": ["train"] if inputs.chooser == "selection" else ["train", "dev"],
         "chosen_on": inputs.chooser,
@@ -180,6 +193,7 @@ def _record(
         "best_metric": trainer.state.best_metric,
         "steps": trainer.state.global_step,
         "gps": inputs.sampling.as_dict() if inputs.sampling else None,
+        "brightness": dark or None,
         "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
         "parameters": sum(weight.numel() for weight in weights),
         "train": train_metrics,

@@ -58,6 +58,11 @@ class TeacherFoldsArguments(PretrainArguments):
             ValueError: With the key and its value.
         """
         super().__post_init__()
+        for name in ("extra_evidence", "darkest_share"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: a teacher sees photos alone, and all of them; leave it out"
+                )
         if self.metadata_fields:
             raise ValueError(
                 f"metadata_fields={self.metadata_fields!r}: the student sees the photo alone, so its teacher must too; "

@@ -1,13 +1,9 @@
-import io
-from pathlib import Path
-
 import numpy as np
 import pytest
 from datasets import Dataset
-from PIL import Image
 
+from natix_roadwork.data.brightness import brightness_of
 from natix_roadwork.inference import row_slices as module
-from natix_roadwork.inference.brightness import brightness_of, mean_grey
 from natix_roadwork.inference.row_slices import DARK, row_slices
 
 
@@ -61,23 +57,6 @@ def test_many_values_share_their_last_slice(monkeypatch: pytest.MonkeyPatch) -> 
     assert found == {("city", "a"): [0, 1, 2], ("city", "b"): [3, 4], ("city", "4 other values"): [5, 6, 7, 8]}
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_brightness_is_the_mean_grey_level(kind: str, tmp_path: Path) -> None:
-    photo = Image.new("RGB", (1600, 900), (200, 200, 200))
-    photo.paste((0, 0, 0), (0, 0, 800, 900))
-    buffer = io.BytesIO()
-    photo.save(buffer, kind)
-    (tmp_path / "photo").write_bytes(buffer.getvalue())
-    assert mean_grey(buffer.getvalue()) == pytest.approx(100, abs=1)
-    assert mean_grey(str(tmp_path / "photo")) == mean_grey(buffer.getvalue())
-
-
 def test_dark_photos_are_found_among_rows(rows: Dataset) -> None:
     levels = brightness_of(rows, progress=False)
     assert np.array_equal(levels < 65, np.arange(len(rows)) % 4 == 0)
-
-
-def test_a_damaged_photo_names_its_row() -> None:
-    damaged = Dataset.from_dict({"row_id": ["dev/a.jpg"], "image": [{"bytes": b"no photo", "path": None}]})
-    with pytest.raises(ValueError, match=r"row 'dev/a.jpg': the photo cannot be decoded.*--verify_images"):
-        brightness_of(damaged, progress=False)

@@ -31,9 +31,6 @@ from tests.fold_runs import COMMON, fold_command, pairs, run_folds, train_base
 from tests.recipe_photos import write_photos
 
 
-ROWS = {"train": 20, "dev": 24, "test": 12}
-
-
 def map_all(folder: Path, photos: Path, every: int = 2) -> Path:
     """A depth map of each second row of an imagefolder."""
     draw = np.random.default_rng(0)
@@ -48,10 +45,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained with a depth view on cached draws."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("deep")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.fold_runs.write_photos", lambda *_: folder / "photos")
-        maps = map_all(folder / "depth", write_photos(folder / "photos", ROWS))
-        return train_base(folder, depth_folder=maps, feature_draws=2, augmentation="heavy", keep_views=13)
+    settings = {"feature_draws": 2, "augmentation": "heavy", "keep_views": 13}
+
+    def write(photos: Path, rows: dict[str, int]) -> Path:
+        map_all(folder / "depth", write_photos(photos, rows))
+        return photos
+
+    return train_base(folder, write, depth_folder=folder / "depth", **settings)
 
 
 def settings_of(base: Path, output_dir: Path, **changes: Any) -> tuple[PretrainArguments, RoadworkTrainingArguments]:

@@ -23,6 +23,7 @@ from natix_roadwork.training.dry_run import dry_run
 from natix_roadwork.training.extraction import extract
 from natix_roadwork.training.finetune_arguments import FinetuneArguments
 from natix_roadwork.training.finetune_inputs import prepare_folds
+from natix_roadwork.training.mask_scoring import score_masks
 from natix_roadwork.training.memory import estimate_memory
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
 from natix_roadwork.training.pretraining import pretrain
@@ -55,10 +56,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained with a mask term on cached draws."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("masked")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.fold_runs.write_photos", lambda *_: folder / "photos")
-        masks = mask_all(folder / "masks", write_photos(folder / "photos", ROWS))
-        return train_base(folder, mask_folder=masks, feature_draws=2, logging_steps=1, **MASKED)
+    masks = mask_all(folder / "masks", write_photos(folder / "photos", ROWS))
+    settings = {"mask_folder": masks, "feature_draws": 2, "logging_steps": 1} | MASKED
+    return train_base(folder, write=lambda *_: folder / "photos", **settings)
 
 
 def settings_of(base: Path, output_dir: Path, **changes: Any) -> tuple[PretrainArguments, RoadworkTrainingArguments]:
@@ -102,6 +102,22 @@ def test_live_and_cached_batches_hold_the_same_masks_and_grids(base: Path, tmp_p
         assert torch.equal(other["global_grid"], grid.half())
     drawn = cached.datasets["train"].read([Draw(0, 0, place) for place in range(8)])["mask_labels"]
     assert len({labels.nan_to_num(-1).numpy().tobytes() for labels in drawn}) == 2, "as many as draws"
+
+
+def test_a_run_scores_its_masks_on_dev(base: Path, tmp_path: Path) -> None:
+    result = result_of(base)
+    found = {name for name in result.metrics["dev"] if name.startswith(("mask_", "oracle_", "patch_"))}
+    assert {"mask_iou", "oracle_iou", "mask_iou_cone", "patch_auc_worker"} <= found and len(found) == 20
+    scored = result.details["masks_scored"]["dev"]
+    assert scored["grid"] == [2, 2] and scored["photos"]["cone"]["known"] == 12
+    assert scored["photos"]["vehicle"] == {"known": 0, "large": 0, "small": 0}  # no mask knows it
+    assert result.metrics["dev"]["mask_iou_vehicle"]["value"] is None
+    model = RoadworkForImageClassification.from_pretrained(base)
+    live = prepared(base, tmp_path, feature_cache="off", feature_draws=0, baselines="false").datasets["dev"]
+    again = score_masks(model, live, live.rows["row_id"][:], seed=1)
+    for name in found:  # float16 grids of the cache against live ones
+        one, other = result.metrics["dev"][name]["value"], again.figures[name]["value"]
+        assert (one is None) == (other is None) and (one is None or abs(one - other) < 0.02)
 
 
 def test_live_training_runs_with_masks_mixing_and_a_view_chunk(base: Path, tmp_path: Path) -> None:
