@@ -31,6 +31,7 @@ from transformers import (
 
 from natix_roadwork.data.scenes import write_scenes
 from natix_roadwork.training import pretraining
+from tests.masks import mask_all
 from tests.recipe_photos import write_photos
 
 
@@ -116,8 +117,11 @@ def check_same_model(folder: Path, other: PreTrainedModel) -> None:
     assert torch.equal(loaded(AutoModel, folder)(pixel_values=pixels).embedding, expected.embedding)
 
 
-def test_plan_runs_at_tiny_size(recipe: ModuleType, command: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_plan_runs_at_tiny_size(
+    recipe: ModuleType, command: Callable[..., list[str]], photos: Path, tmp_path: Path
+) -> None:
     settings = {
+        "mask_folder": mask_all(tmp_path / "masks", photos),
         "max_steps": 2,
         "logging_steps": 1,
         "torch_compile": "false",
@@ -130,7 +134,7 @@ def test_plan_runs_at_tiny_size(recipe: ModuleType, command: Callable[..., list[
     chosen = result["details"]["metadata"]
     assert chosen["fields"] == ["gps", "weather", "daytime", "scene", "text"] and "audit" in chosen
     assert loaded(AutoModelForImageClassification, tmp_path / "run").metadata_fusion.encoder.width == 704
-    assert any("loss_weather" in line for line in result["details"]["log"])
+    assert all(any(f"loss_{term}" in line for line in result["details"]["log"]) for term in ("weather", "mask"))
     gps = result["details"]["gps"]
     assert gps["sampling"] == "off" and gps["check"]["passed"] and gps["adapts_to_test"]  # all rows are near already
     assert any("covariate-shift adaptation" in text for text in result["warnings"])

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from natix_roadwork import RoadworkForImageClassification
-from natix_roadwork.data.dataset import load_rows
 from natix_roadwork.data.draws import Draw
 from natix_roadwork.data.feature_cache import TokenPasses
-from natix_roadwork.data.masks import mask_path, write_mask
+from natix_roadwork.data.masks import mask_path
 from natix_roadwork.data.predictions import read_predictions
 from natix_roadwork.inference.arguments import PredictArguments
 from natix_roadwork.inference.predict import predict
@@ -29,7 +28,7 @@ from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inpu
 from natix_roadwork.training.pretraining import pretrain
 from natix_roadwork.training.yaml_args import parse_recipe
 from tests.fold_runs import COMMON, fold_command, pairs, run_folds, train_base
-from tests.masks import shapes
+from tests.masks import mask_all
 from tests.recipe_photos import write_photos
 
 
@@ -40,15 +39,6 @@ MASKED = {
     "mask_evidence": "true",
     "augmentation": "heavy",
 }
-CLASSES = ["cone", "barrier", "sign", "worker"]
-
-
-def mask_all(folder: Path, photos: Path, every: int = 2) -> Path:
-    """A mask of each second row of an imagefolder of 128 x 96 pixels."""
-    for split, rows in load_rows(str(photos), near_duplicates=False).splits.items():
-        for number, row_id in enumerate(rows["row_id"][::every]):
-            write_mask(folder, row_id, shapes(128, 96, seed=number + len(split)), {"classes": CLASSES})
-    return folder
 
 
 @pytest.fixture(scope="module")
