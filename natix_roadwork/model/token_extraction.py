@@ -82,7 +82,8 @@ class TokenExtraction:
         with torch.set_grad_enabled(with_gradient):
             for start in range(0, len(views), view_chunk):
                 chunk = views[start : start + view_chunk]
-                kept = [place for place in range(len(chunk)) if wants_grid and (start + place) % num_views == 0]
+                # A slice, not numbers, which a GPU would have to be sent and waited for.
+                kept = slice(-start % num_views, None, num_views) if wants_grid else slice(0)
                 if again:
                     found = self._gradient_checkpointing_func(self._chunk_tokens, chunk, kept)
                 else:
@@ -91,7 +92,7 @@ class TokenExtraction:
                 grids.append(found[1])
         return torch.cat(tokens).unflatten(0, pixel_values.shape[:2]), torch.cat(grids)
 
-    def _chunk_tokens(self, views: Tensor, kept: list[int]) -> tuple[Tensor, Tensor]:
+    def _chunk_tokens(self, views: Tensor, kept: slice) -> tuple[Tensor, Tensor]:
         """Views `(N, 3, S, S)` to tokens `(N, T, D)` and the patch grids `(n, h, w, D)` of the views that are kept."""
         if views.dtype == torch.uint8:
             views = normalize_views(views, self.config.image_mean, self.config.image_std)
