@@ -2,7 +2,8 @@
 
 In come logits and labels of photos; out go figures a class with intervals. An object over two cells of the patch grid is
 judged by its outline, beside an oracle that knows the mask and fills whole cells; no mask of cells fits a smaller one, so
-those are judged by whether the cells that show them rank above those that do not. `training/mask_scoring.py` runs it.
+those are judged by whether the cells that show them rank above those that do not. Photos without the class count in neither
+outline: how many of them the decoder marks at all is a rate of its own. `training/mask_scoring.py` runs it.
 """
 
 from collections.abc import Sequence
@@ -34,12 +35,14 @@ class MaskCounts:
         found: `(C, 2)` pixels of intersection and union of the decoded mask and the large objects; 0 without any.
         oracle: `(C, 2)` the same of the oracle's mask.
         cells: `(C, 2, BINS)` cells without the class and cells with a small object of it, by the logit's step.
+        marked: `(C, 2)` whether anything is decoded, and 1, on a photo without the class; 0 and 0 on one with it.
         known: `(C,)` whether the class was looked for.
     """
 
     found: NDArray[np.int64]
     oracle: NDArray[np.int64]
     cells: NDArray[np.int32]
+    marked: NDArray[np.int64]
     known: NDArray[np.bool_]
 
 
@@ -57,11 +60,13 @@ def count_photo(logits: NDArray[np.float32], labels: NDArray[np.float32], grid: 
     size = labels.shape[1:]
     least = LARGE_CELLS * size[0] * size[1] / (grid[0] * grid[1])
     known = ~np.isnan(labels).any(axis=(1, 2))
-    found, oracle = np.zeros((2, len(labels), 2), np.int64)
+    found, oracle, marked = np.zeros((3, len(labels), 2), np.int64)
     cells = np.zeros((len(labels), 2, BINS), np.int32)
     for kind in np.flatnonzero(known):
         large, small = split_by_size(labels[kind], least)
         truth, touched = large >= 0.5, enlarged(cell_shares(small, grid) > 0, size)
+        if not labels[kind].any():
+            marked[kind] = (logits[kind] > 0).any(), 1
         if truth.any():
             found[kind] = _overlap((logits[kind] > 0) & ~touched, truth & ~touched)
             oracle[kind] = _overlap(oracle_mask(large, grid) & ~touched, truth & ~touched)
@@ -70,7 +75,7 @@ def count_photo(logits: NDArray[np.float32], labels: NDArray[np.float32], grid: 
         steps = np.clip((cell_maxima(logits[kind], grid) / LARGEST_LOGIT + 1) * BINS / 2, 0, BINS - 1).astype(int)
         for place, chosen in ((1, shown[0]), (0, shown[1])):
             cells[kind, place] = np.bincount(steps[chosen], minlength=BINS)
-    return MaskCounts(found, oracle, cells, known)
+    return MaskCounts(found, oracle, cells, marked, known)
 
 
 def mask_figures(counts: Sequence[MaskCounts], groups: ArrayLike, seed: int) -> Figures:
@@ -82,20 +87,27 @@ def mask_figures(counts: Sequence[MaskCounts], groups: ArrayLike, seed: int) -> 
         seed: Of the resamples.
 
     Returns:
-        `mask_iou_<class>`, `oracle_iou_<class>` and `patch_auc_<class>`, and `mask_iou` and `oracle_iou` over all classes:
-        `value`, `low` and `high`, None where no photo shows such an object.
+        `mask_iou_<class>`, `oracle_iou_<class>`, `patch_auc_<class>` and `mask_false_rate_<class>`, the share of photos
+        without the class on which something is decoded; and `mask_iou` and `oracle_iou` over all classes. Each has `value`,
+        `low` and `high`: None where no photo speaks, without interval where the photos that do are of one group.
     """
     codes = group_codes(np.asarray(groups), len(counts))
     weights = np.concatenate([np.ones((1, len(codes))), *draw_weights(codes, SAMPLES, seed)])
+    ratios = {
+        "mask_iou": np.stack([photo.found for photo in counts]),
+        "oracle_iou": np.stack([photo.oracle for photo in counts]),
+        "mask_false_rate": np.stack([photo.marked for photo in counts]),
+    }
     figures: Figures = {}
-    for name in ("mask_iou", "oracle_iou"):
-        pixels = np.stack([photo.found if name == "mask_iou" else photo.oracle for photo in counts])
+    for name, sums in ratios.items():
         for number, kind in enumerate(MASK_CLASSES):
-            figures[f"{name}_{kind}"] = _interval(_ratio(weights @ pixels[:, number]))
-        figures[name] = _interval(_ratio(weights @ pixels.sum(axis=1)))
+            figures[f"{name}_{kind}"] = _ratio_figure(weights, sums[:, number], codes)
+        if name != "mask_false_rate":
+            figures[name] = _ratio_figure(weights, sums.sum(axis=1), codes)
     for number, kind in enumerate(MASK_CLASSES):
         cells = np.stack([photo.cells[number] for photo in counts])
-        figures[f"patch_auc_{kind}"] = _interval(_auc(np.tensordot(weights, cells, axes=1)))
+        values = _auc(np.tensordot(weights, cells, axes=1))
+        figures[f"patch_auc_{kind}"] = _interval(values, codes[cells[:, 1].any(axis=1)])
     return figures
 
 
@@ -156,9 +168,13 @@ def _overlap(found: NDArray[np.bool_], expected: NDArray[np.bool_]) -> tuple[int
     return int((found & expected).sum()), int((found | expected).sum())
 
 
-def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of sums `(S, 2)`; NaN without a union."""
-    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+def _ratio_figure(
+    weights: NDArray[np.float64], sums: NDArray[np.int64], codes: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """First of `(N, 2)` sums over the second, by photos weighed `(S, N)`; NaN where that is 0."""
+    drawn = weights @ sums
+    values = np.divide(drawn[:, 0], drawn[:, 1], out=np.full(len(drawn), np.nan), where=drawn[:, 1] > 0)
+    return _interval(values, codes[sums[:, 1] > 0])
 
 
 def _auc(cells: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,10 +185,12 @@ def _auc(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide((below * shown).sum(axis=1), pairs, out=np.full(len(cells), np.nan), where=pairs > 0)
 
 
-def _interval(values: NDArray[np.float64]) -> dict[str, float | None]:
-    """The first value with the interval of the others."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    if np.isnan(values[0]) or not len(drawn):
+def _interval(values: NDArray[np.float64], speaking: NDArray[np.int64]) -> dict[str, float | None]:
+    """The first value with the interval of the others, from the groups `speaking` of the photos that say anything."""
+    if np.isnan(values[0]):
         return {"value": None, "low": None, "high": None}
+    if len(set(speaking.tolist())) < 2:  # resamples of one group are all alike: a point is no interval
+        return {"value": float(values[0]), "low": None, "high": None}
+    drawn = values[1:][~np.isnan(values[1:])]
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return {"value": float(values[0]), "low": low, "high": high}

@@ -50,7 +50,9 @@ class SideEvidence(nn.Module):
             # Detached: the decoder learns from masks alone, so that its masks stay masks.
             total = total + self.presence(presence.detach().sigmoid().to(embedding.dtype))
             there = ~there
-        if self.extra is not None and extra is not None:
+        if self.extra is not None:
+            if extra is None:  # a missing piece, so that every weight has its gradient in every step
+                extra = embedding.new_full((embedding.shape[0], 1, self.extra.in_features), torch.nan)
             known = ~extra.isnan().any(dim=2)
             if self.training:
                 kept = torch.rand(extra.shape[0], 1, device=extra.device) >= self.extra_dropout

@@ -171,7 +171,7 @@ def _record(
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
-            if inputs.masks is not None:
+            if inputs.masks is not None and inputs.masks.paths.keys() & set(rows.splits[split]["row_id"][:]):
                 groups = rows.splits[split]["group"][:]
                 masks[split] = score_masks(inputs.model, inputs.datasets[split], groups, recorder.seed)
                 recorder.metrics[split] |= masks[split].figures

@@ -283,6 +283,13 @@ class RoadworkTrainer(Trainer):
         figures: dict[str, float] = {}
         sums, counts = self.accelerator.reduce(self._eval_parts, reduction="sum").tolist()
         figures |= self._means("loss", sums, counts)
+        if f"{metric_key_prefix}_loss" in output.metrics:
+            # Of all rows at once: the mean over batches would depend on which rows share one, where a term lacks rows.
+            means = self._means("loss", sums, counts)
+            weights = {
+                name: weight for name, weight in self.model.config.loss_weights.items() if f"loss_{name}" in means
+            }
+            figures["loss"] = sum(w * means[f"loss_{name}"] for name, w in weights.items()) / sum(weights.values())
         if self._selection.kept is not None:
             views = self._selection.summary(self.accelerator.reduce(self._selection.kept, reduction="sum"))
             warn_of_collapse(views)

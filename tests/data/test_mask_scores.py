@@ -114,4 +114,22 @@ def test_intervals_resample_whole_groups() -> None:
     assert alone["low"] < alone["value"] < alone["high"]
     assert mask_figures(counts, np.arange(12), seed=0)["mask_iou_cone"] == alone
     together = mask_figures(counts, np.zeros(12), seed=0)["mask_iou_cone"]
-    assert together["low"] == together["high"] == together["value"]
+    assert together == {"value": alone["value"], "low": None, "high": None}
+
+
+def test_one_group_that_speaks_gives_no_interval() -> None:
+    shown, empty = photo(0, plane((0, 8, 0, 8), (13, 14, 13, 14))), photo(0, plane())
+    counts = [count_photo(logits_of(each), each, GRID) for each in (shown, empty, empty)]
+    figures = mask_figures(counts, [0, 1, 2], seed=0)
+    for name in ("mask_iou_cone", "oracle_iou", "patch_auc_cone"):
+        assert figures[name]["value"] == 1 and figures[name]["low"] is None
+
+
+def test_photos_without_the_class_that_are_marked_have_a_rate() -> None:
+    shown, empty = photo(0, plane((0, 8, 0, 8))), photo(0, plane())
+    wrong = photo(0, plane((0, 1, 0, 1)))
+    counts = [count_photo(logits_of(found), empty, GRID) for found in (wrong, empty, empty)]
+    counts.append(count_photo(logits_of(shown), shown, GRID))  # has the class: not among them
+    figures = mask_figures(counts, np.arange(4), seed=0)
+    assert figures["mask_false_rate_cone"]["value"] == pytest.approx(1 / 3)
+    assert figures["mask_false_rate_sign"]["value"] == 0 and figures["mask_iou_cone"]["value"] == 1

@@ -134,6 +134,13 @@ def test_extra_evidence_counts_where_it_is_there(build: Build, pixels: Tensor) -
     torch.testing.assert_close(model(pixels, extra_evidence=padded).logits, logits)
 
 
+def test_every_weight_has_a_gradient_without_extra_evidence(build: Build, pixels: Tensor) -> None:
+    model = build(loss_weights=None, extra_evidence_size=4).train()
+    model(pixels, labels=torch.tensor([0, 1])).loss.backward()
+    trained = {name: weight.grad for name, weight in model.side_evidence.named_parameters()}
+    assert all(grad is not None and not grad.any() for grad in trained.values())
+
+
 def test_rows_lose_extra_evidence_in_training(build: Build) -> None:
     module = build(loss_weights=None, extra_evidence_size=4, whole_metadata_dropout=0.5).side_evidence.train()
     correction = module(torch.zeros(400, 16), None, torch.ones(400, 1, 4))

@@ -25,7 +25,7 @@ from natix_roadwork.training.finetune_inputs import prepare_folds
 from natix_roadwork.training.mask_scoring import score_masks
 from natix_roadwork.training.memory import estimate_memory
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
-from natix_roadwork.training.pretraining import pretrain
+from natix_roadwork.training.pretraining import build_trainer, pretrain
 from natix_roadwork.training.yaml_args import parse_recipe
 from tests.fold_runs import COMMON, fold_command, pairs, run_folds, train_base
 from tests.masks import mask_all
@@ -97,7 +97,7 @@ def test_live_and_cached_batches_hold_the_same_masks_and_grids(base: Path, tmp_p
 def test_a_run_scores_its_masks_on_dev(base: Path, tmp_path: Path) -> None:
     result = result_of(base)
     found = {name for name in result.metrics["dev"] if name.startswith(("mask_", "oracle_", "patch_"))}
-    assert {"mask_iou", "oracle_iou", "mask_iou_cone", "patch_auc_worker"} <= found and len(found) == 20
+    assert {"mask_iou", "oracle_iou", "mask_iou_cone", "patch_auc_worker"} <= found and len(found) == 26
     scored = result.details["masks_scored"]["dev"]
     assert scored["grid"] == [2, 2] and scored["photos"]["cone"]["known"] == 12
     assert scored["photos"]["vehicle"] == {"known": 0, "large": 0, "small": 0}  # no mask knows it
@@ -108,6 +108,15 @@ def test_a_run_scores_its_masks_on_dev(base: Path, tmp_path: Path) -> None:
     for name in found:  # float16 grids of the cache against live ones
         one, other = result.metrics["dev"][name]["value"], again.figures[name]["value"]
         assert (one is None) == (other is None) and (one is None or abs(one - other) < 0.02)
+
+
+def test_the_loss_on_dev_does_not_depend_on_which_rows_share_a_batch(base: Path, tmp_path: Path) -> None:
+    inputs = prepared(base, tmp_path)
+    found = []
+    for size in (1, 5, 24):  # of one row each, half of the batches have no mask
+        args = settings_of(base, tmp_path, per_device_eval_batch_size=size)[1]
+        found.append(build_trainer(inputs, args).evaluate()["eval_loss"])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
 
 
 def test_live_training_runs_with_masks_mixing_and_a_view_chunk(base: Path, tmp_path: Path) -> None:
