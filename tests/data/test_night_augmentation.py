@@ -74,7 +74,9 @@ def test_a_mask_follows_the_geometry_and_nothing_else() -> None:
     cover[20:40, 20:40, :2] = 255
     for position in range(10):
         _, moved = augment(views(), 0, position, cover)
-        assert moved[..., :2].max() == 255 and not moved[..., 2:].any()  # as full as it was: darkness does not touch it
+        assert (
+            moved[..., :2].max() == 255 and not moved[..., 2:].any()
+        )  # as full as it was: darkness does not touch it
         assert np.array_equal(moved[..., 0], moved[..., 1])
 
 
