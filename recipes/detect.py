@@ -11,7 +11,8 @@ and filled boxes lie beside the file; a provider that knows the label is refused
 import logging
 import sys
 
-from natix_roadwork.labeling.detector_evidence import check_provider, write_detections
+from natix_roadwork.data.extra_evidence import check_provider
+from natix_roadwork.labeling.detector_evidence import write_detections
 from natix_roadwork.labeling.pseudo_mask_arguments import PseudoMaskArguments
 from natix_roadwork.labeling.pseudo_mask_report import mask_table
 from natix_roadwork.labeling.pseudo_masks import mark_photos

@@ -24,6 +24,8 @@ from natix_roadwork.metrics import binary_metrics
 
 FORMAT_VERSION = 1
 _RECORD_KEY = b"natix_roadwork.extra_evidence"
+# Providers of `labeling/` that know the label, or drew the photo with it.
+LABEL_KNOWING = ("human", "scenes")
 FEWEST = 5  # rows with and without evidence, below which presence says nothing
 _NAMED = 3
 
@@ -126,6 +128,36 @@ def check_coverage(coverage: dict[str, Any], split: str, path: str) -> None:
             f"extra_evidence={path!r} gives the label away in {split}: whether a row has evidence at all reaches an MCC of "
             f"{told:.2f} (rows with it {coverage['known']}, without {coverage['missing']}); make it for all photos"
         )
+
+
+def check_provider(name: str) -> None:
+    """Refuse a provider that knows the label.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if name in LABEL_KNOWING:
+        raise ValueError(
+            f"provider={name!r} knows what the label knows, so its figures as an input would give the label away; take a "
+            "model's, which sees the photo alone"
+        )
+
+
+def check_source(evidence: ExtraEvidence, path: str) -> None:
+    """Refuse a file whose own record names a provider that knows the label, however the file was made.
+
+    Args:
+        evidence: As read from the file.
+        path: Named in the error.
+
+    Raises:
+        ValueError: If it does.
+    """
+    named = evidence.source.get("provider")
+    try:
+        check_provider(named.get("name", "") if isinstance(named, dict) else str(named))
+    except ValueError as error:
+        raise ValueError(f"extra_evidence={path!r}: {error}") from error
 
 
 def write_extra_evidence(path: str | Path, evidence: ExtraEvidence) -> None:

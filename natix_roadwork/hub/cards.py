@@ -102,7 +102,7 @@ def card_values(result: RunResult) -> dict[str, Any]:
         "view_size": model["view_size"],
         "backbone": backbones[0],
         "trainable": f"{model['head_parameters'] / 1e6:.1f} million",
-        "reads": ", ".join(model["metadata_fields"]),
+        "reads": ", ".join([*model["metadata_fields"], *model.get("side_inputs", [])]),  # older records name none
         "train_photos": sum(kept.get("train", {}).values()),
         "train_roadwork": kept.get("train", {}).get("Roadwork", 0),
         "rows": [_split_row(result, split, kept) for split in splits] or [_no_row()],

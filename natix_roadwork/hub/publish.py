@@ -39,6 +39,7 @@ from natix_roadwork.inference.roadwork_ensemble import ADAPTERS_FOLDER
 from natix_roadwork.inference.tta_run import STATISTICS_FOLDER
 from natix_roadwork.model.configuration_roadwork import RoadworkConfig
 from natix_roadwork.runs import RESULT_NAME, RunRecorder, RunResult, interval_text, read_result, write_result
+from natix_roadwork.training.metadata_inputs import side_inputs
 
 
 STAGED_FOLDER = "staged"
@@ -228,7 +229,7 @@ def _described(arguments: PublishArguments, lockbox: LockboxScores, staged: Path
         "model": {name: config[name] for name in ("view_size", "metadata_fields")}
         # a bare photo has no depth, and the lockbox was scored without
         | {"num_views": config["num_views"] - config.get("depth_view", False)}
-        | {"head_parameters": _head_parameters(staged)},
+        | {"side_inputs": side_inputs(config), "head_parameters": _head_parameters(staged)},
         "lockbox": {"entries": lockbox.entries, "earlier": lockbox.earlier, "why_not": lockbox.why_not},
         "slices": scrub(report),
     }

@@ -183,7 +183,7 @@ def build_report(
         errors=_error_map(rows, slices, labels, decisions),
         suggestions=suggestions,
         unanswered=unanswered,
-        warnings=list(dict.fromkeys([*run_warnings(predictions, result), *warnings, *_model_warnings(cards)])),
+        warnings=list(dict.fromkeys([*run_warnings(predictions, result), *warnings, *_model_warnings(cards, reader)])),
         seed=seed,
     )
 
@@ -237,11 +237,20 @@ def _error_map(
     return ErrorMap(gps[known], kinds[known], regions[known].astype(str))
 
 
-def _model_warnings(cards: Sequence[WorstRow]) -> list[str]:
+def _model_warnings(cards: Sequence[WorstRow], reader: EvidenceReader | None) -> list[str]:
+    found = (
+        []
+        if reader is None
+        else [
+            f"the model reads {name} where given; the pictures of the worst rows show its answer without"
+            for name in reader.left_out
+        ]
+    )
     gaps = [abs(card.probability - card.evidence.probability) for card in cards if card.evidence]
     if not gaps or max(gaps) <= SAME_MODEL:
-        return []
+        return found
     return [
+        *found,
         f"the model that was run on the worst rows gives probabilities up to {max(gaps):.2f} from the predictions'; views "
-        "and evidence are that model's, which may not be the member's"
+        "and evidence are that model's, which may not be the member's",
     ]

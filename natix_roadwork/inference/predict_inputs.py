@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.depth_source import RowDepths, find_depths
-from natix_roadwork.data.extra_evidence import ExtraEvidence, evidence_width
+from natix_roadwork.data.extra_evidence import ExtraEvidence
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.feature_key import FeatureOptions
 from natix_roadwork.data.feature_rows import FeatureRows
@@ -22,7 +22,7 @@ from natix_roadwork.inference.arguments import ROW_KEYS, PredictArguments
 from natix_roadwork.inference.member import Member
 from natix_roadwork.inference.tta_transforms import PhotoTransforms
 from natix_roadwork.training.depth_inputs import require_depth_view
-from natix_roadwork.training.metadata_inputs import load_evidence
+from natix_roadwork.training.metadata_inputs import load_evidence, require_width
 
 
 def load_predicted(
@@ -163,13 +163,5 @@ def load_member_evidence(member: Member, splits: dict[str, Dataset], path: str |
     Raises:
         ValueError: If the file cannot be used, holds other figures than the member reads, or the member reads none.
     """
-    width = member.model.config.extra_evidence_size
-    if path is None:
-        return None
-    evidence = load_evidence(path, splits)
-    if evidence is None or len(evidence.names) != width:
-        raise ValueError(
-            f"extra_evidence={path!r} has {evidence_width(path)} figures a piece, the model reads {width}; give the file "
-            "of the detector it was trained with, or none"
-        )
-    return evidence
+    require_width(path, member.model.config.extra_evidence_size)
+    return load_evidence(path, splits)

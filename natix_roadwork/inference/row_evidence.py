@@ -19,6 +19,7 @@ from natix_roadwork.inference.predict_inputs import member_metadata
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.outputs import RoadworkOutput
 from natix_roadwork.model.resize import Box
+from natix_roadwork.training.metadata_inputs import side_inputs
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class EvidenceReader:
 
     Raises:
         ValueError: If it is no model of this library, or the text encoder cannot be used.
+
+    Attributes:
+        left_out: What the model was trained to read beside a photo and is not given here, in words.
     """
 
     def __init__(self, folder: str, rows: Dataset, text_encoder_id: str) -> None:
@@ -66,6 +70,7 @@ class EvidenceReader:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         member = load_member(folder, self.device)
         self.model, self.processor = member.model, member.processor
+        self.left_out = side_inputs(self.model.config.to_dict())
         self._read = photo_transform(self.processor, member_metadata(member, [rows], text_encoder_id))
 
     @torch.inference_mode()

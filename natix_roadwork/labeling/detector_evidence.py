@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from natix_roadwork.data.extra_evidence import ExtraEvidence, write_extra_evidence
+from natix_roadwork.data.extra_evidence import ExtraEvidence, check_provider, write_extra_evidence
 from natix_roadwork.data.masks import mask_path, read_record
 from natix_roadwork.labeling.mask_writing import MaskWriter
 from natix_roadwork.labeling.photo_run import SETTINGS_NAME, load_photo_rows
@@ -25,8 +25,6 @@ from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 
 FIGURES = ("log_count", "largest_side", "highest_score")
 FIGURE_NAMES = tuple(f"{kind}.{figure}" for kind in MASK_CLASSES for figure in FIGURES)
-# They know the label, or were drawn with it.
-LABEL_KNOWING = ("human", "scenes")
 EVIDENCE_NAME = "evidence.arrow"
 
 
@@ -125,19 +123,6 @@ def _source(folder: Path) -> dict[str, Any]:
     settings = json.loads(place.read_text(encoding="utf-8"))
     check_provider(settings["provider"]["name"])
     return {name: settings[name] for name in ("provider", "min_score", "min_area")}
-
-
-def check_provider(name: str) -> None:
-    """Refuse a provider that knows the label.
-
-    Raises:
-        ValueError: If it does.
-    """
-    if name in LABEL_KNOWING:
-        raise ValueError(
-            f"provider={name!r} knows what the label knows, so its figures as an input would give the label away; take a "
-            "model's, which sees the photo alone"
-        )
 
 
 def _figures(record: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -168,6 +168,8 @@ def _switches(settings: PretrainArguments, weights: Mapping[str, float], num_vie
     (no_mask, mask), evident = term("mask", MASK), settings.mask_evidence
     backbone, attention, loss = "1 frozen backbone", "6 gated attention", "11 loss"
     views, training = "2 views", "15 training"
+    figures = {"extra_evidence": settings.extra_evidence}
+    evidence = Switch("extra_evidence", "18 masks", {"extra_evidence": None}, figures)
     depth = Switch("depth_view", views, {"depth_folder": None}, {"depth_folder": settings.depth_folder})
     return [
         Switch("mean_token", backbone, {"feature_pooling": "cls"}, {"feature_pooling": "cls_mean"}),
@@ -194,6 +196,7 @@ def _switches(settings: PretrainArguments, weights: Mapping[str, float], num_vie
         Switch("consistency", loss, *term("consistency", CONSISTENCY)),
         Switch("weather", loss, *term("weather", WEATHER)),
         Switch("mask_term", "18 masks", no_mask | {"mask_evidence": False}, mask | {"mask_evidence": evident}),
+        *([] if settings.extra_evidence is None else [evidence]),
         Switch("gps_sampling", "13 GPS sampling", {"gps_sampling": "off"}, {"gps_sampling": gps}),
         Switch(
             "augmentation",

@@ -40,7 +40,9 @@ class FinetuneArguments(DarkArguments):
         augment_per_view: As in the training recipe, and so are the next three keys.
         mask_folder: Masks of the target rows for a base with a mask term, as in the training recipe; None = the base's own
             folder for one of its splits, else none.
+        bad_masks: What their bad masks do, as in the training recipe; None = as for the base.
         depth_folder: Depth maps of the target rows for a base with a depth view, likewise.
+        extra_evidence: File of figures of the target rows for a base that reads such, likewise.
         existing_run: What happens to an earlier run in `output_dir`: `refuse` = an error, `resume` = its finished folds
             stay and the rest is done, `overwrite` = it is deleted.
     """
@@ -72,7 +74,9 @@ class FinetuneArguments(DarkArguments):
     feature_draws: int = field(default=0, metadata={"help": "K augmented draws of each view in the cache."})
     feature_dtype: Literal["float16", "int8"] = field(default="float16", metadata={"help": "How tokens are stored."})
     mask_folder: str | None = field(default=None, metadata={"help": "Masks of the target rows; null: the base's."})
+    bad_masks: Literal["refuse", "ignore"] | None = field(default=None, metadata={"help": "Null: as for the base."})
     depth_folder: str | None = field(default=None, metadata={"help": "Depth maps of them; null: the base's."})
+    extra_evidence: str | None = field(default=None, metadata={"help": "Figures of them; null: the base's."})
     # Run
     existing_run: Literal["refuse", "resume", "overwrite"] = field(
         default="refuse", metadata={"help": "What happens to an earlier run in output_dir."}

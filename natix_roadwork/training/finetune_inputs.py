@@ -43,7 +43,7 @@ from natix_roadwork.training.fold_targets import (
 )
 from natix_roadwork.training.four_bit import quantize_backbone
 from natix_roadwork.training.mask_inputs import mask_inputs
-from natix_roadwork.training.metadata_inputs import metadata_inputs
+from natix_roadwork.training.metadata_inputs import metadata_inputs, require_width
 from natix_roadwork.training.pretrain_inputs import train_augmentation
 from natix_roadwork.training.pretraining import warnings_about
 from natix_roadwork.training.token_inputs import feature_folder
@@ -53,6 +53,7 @@ from natix_roadwork.training.yaml_args import known_keys
 logger = logging.get_logger(__name__)
 
 FEW_TO_CHOOSE = 10  # rows of a class
+BY_ROW = ("mask_folder", "depth_folder", "extra_evidence")  # named by the ids of the rows they were made of
 LIKELY_LEARNED_FROM = ("train", "dev")  # of a base that does not say
 
 
@@ -159,11 +160,11 @@ def data_settings(settings: FinetuneArguments, base: TrainedBase) -> PretrainArg
     known |= {name: getattr(settings, name) for name in names} | {"split_manifest": None}
     if settings.fold_target not in OWN_SPLITS:
         other = {"dataset_name": settings.fold_target, "dataset_revision": None, "groups_file": None}
-        known |= other | {"mask_folder": None, "depth_folder": None}  # the base's are named by the ids of its own rows
+        known |= other | dict.fromkeys(BY_ROW)
     elif settings.dataset_name is not None:
         known["dataset_name"] = settings.dataset_name
-    folders = {"mask_folder": settings.mask_folder, "depth_folder": settings.depth_folder}
-    known |= {name: folder for name, folder in folders.items() if folder is not None}
+    own = {name: getattr(settings, name) for name in (*BY_ROW, "bad_masks")}
+    known |= {name: value for name, value in own.items() if value is not None}
     if "dataset_name" not in known:
         raise ValueError(
             f"base_model={settings.base_model!r} has no {RESULT_NAME} that names its data set; name it by --dataset_name"
@@ -222,6 +223,7 @@ def _model_inputs(
     config, folder = base.model.config, feature_folder(data)
     rows = {target.name: target.rows}
     known = (config.metadata_fields, config.vocabularies, config.loss_weights, data.text_encoder_id)
+    require_width(data.extra_evidence, config.extra_evidence_size)
     metadata: MetadataInputs = metadata_inputs(rows, *known, args, folder, data.extra_evidence)
     mask_settings = dataclasses.replace(data, loss_weights=config.loss_weights, mask_size=config.mask_size)
     masks = mask_inputs(rows, mask_settings, args, required=False)

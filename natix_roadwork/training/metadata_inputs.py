@@ -10,7 +10,14 @@ from typing import Any
 from datasets import Dataset
 from transformers.utils import logging
 
-from natix_roadwork.data.extra_evidence import ExtraEvidence, check_coverage, evidence_hash, read_extra_evidence
+from natix_roadwork.data.extra_evidence import (
+    ExtraEvidence,
+    check_coverage,
+    check_source,
+    evidence_hash,
+    evidence_width,
+    read_extra_evidence,
+)
 from natix_roadwork.data.metadata import NO_METADATA, MetadataInputs
 from natix_roadwork.data.text_vectors import TEXT_FOLDER, compute_text_vectors
 from natix_roadwork.training.arguments import RoadworkTrainingArguments
@@ -64,11 +71,13 @@ def load_evidence(path: str | None, splits: Mapping[str, Dataset]) -> ExtraEvide
         splits: The rows that will be read.
 
     Raises:
-        ValueError: If the file cannot be used, has none of the rows of a split, or its presence tells the label.
+        ValueError: If the file cannot be used or comes of a provider that knows the label, has none of the rows of a
+            split, or its presence tells the label.
     """
     if path is None:
         return None
     evidence = read_extra_evidence(path)
+    check_source(evidence, path)
     for name, split in splits.items():
         coverage = evidence.coverage(split["row_id"][:], split["label"][:])
         check_coverage(coverage, name, path)
@@ -79,6 +88,33 @@ def load_evidence(path: str | None, splits: Mapping[str, Dataset]) -> ExtraEvide
                 f"{', '.join(coverage['missing_rows'])} among them; the model reads them as missing."
             )
     return evidence
+
+
+def require_width(path: str | None, width: int) -> None:
+    """Refuse a file of other figures than a trained model reads.
+
+    Args:
+        path: File of `data/extra_evidence.py`; None = none is read.
+        width: F of the model, its `extra_evidence_size`.
+
+    Raises:
+        ValueError: If it has others, or the model reads none.
+    """
+    if path is not None and evidence_width(path) != width:
+        raise ValueError(
+            f"extra_evidence={path!r} has {evidence_width(path)} figures a piece, the model reads {width}; give the file "
+            "of the detector it was trained with, or none"
+        )
+
+
+def side_inputs(config: Mapping[str, Any]) -> list[str]:
+    """Name what a model was trained to read beside the photo that comes of other models, which a bare photo lacks.
+
+    Args:
+        config: Values of its `RoadworkConfig`.
+    """
+    named = {"a depth map": config.get("depth_view"), "figures of detectors": config.get("extra_evidence_size")}
+    return [name for name, read in named.items() if read]
 
 
 def evidence_record(path: str | None, splits: Mapping[str, Dataset]) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from natix_roadwork.training.checkpoints import checkpoint_folders, last_complet
 from natix_roadwork.training.dark_rows import dark_figures
 from natix_roadwork.training.mask_scoring import MaskScores, score_masks
 from natix_roadwork.training.memory import check_memory
-from natix_roadwork.training.metadata_inputs import evidence_record
+from natix_roadwork.training.metadata_inputs import evidence_record, side_inputs
 from natix_roadwork.training.metric import compute_metrics, roadwork_probabilities
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
 from natix_roadwork.training.token_inputs import baseline_features
@@ -179,6 +179,7 @@ def _record(
                 dark[split] = dark_figures(rows.splits[split], inputs.dark.limit, probabilities, recorder.seed)
     recorder.warnings += warnings_about(rows) + (inputs.sampling.warnings if inputs.sampling else [])
     weights, config = list(inputs.model.parameters()), inputs.model.config.to_dict()
+    recorder.warnings += warnings_about_side_inputs(config)
     recorder.details = {
         # The settings name the backbone as it was asked for; the folder it was found in is this machine's own.
         "model": {name: value for name, value in config.items() if name not in ("backbone_config", "backbone_id")},
@@ -218,6 +219,15 @@ def warnings_about_photos(rows: LoadedRows) -> list[str]:
     if (path / SETTINGS_FILE).is_file() or (path.parent / SETTINGS_FILE).is_file():  # a folder, or its shards
         return ["the photos are drawn scenes, a stand-in; the scores are not roadwork accuracy"]
     return []
+
+
+def warnings_about_side_inputs(config: dict[str, Any]) -> list[str]:
+    """Say so where the scores are of photos with more beside them than a published model is given."""
+    return [
+        f"the run's dev and test figures are of photos with {name}, where they have it; a bare photo, as a published model and its "
+        "lockbox scores see it, is answered without"
+        for name in side_inputs(config)
+    ]
 
 
 def _score_baselines(inputs: PretrainInputs, seed: int) -> dict[str, dict[str, dict]]:

@@ -10,6 +10,7 @@ from natix_roadwork import RoadworkImageProcessor
 from natix_roadwork.data.extra_evidence import (
     ExtraEvidence,
     check_coverage,
+    check_source,
     evidence_hash,
     evidence_width,
     read_extra_evidence,
@@ -71,6 +72,14 @@ def test_presence_that_tells_the_label_is_refused() -> None:
         check_coverage(found, "train", "boxes.arrow")
     with pytest.raises(ValueError, match=r"has none of the rows of dev, such as 'a'"):
         check_coverage(evidence().coverage(["a", "b"], [0, 1]), "dev", "boxes.arrow")
+
+
+@pytest.mark.parametrize("named", ["human", {"name": "scenes", "folder": "masks"}])
+def test_a_file_whose_own_source_knows_the_label_is_refused(named: object) -> None:
+    with pytest.raises(ValueError, match=r"extra_evidence='a.arrow': provider='(human|scenes)' knows what the label"):
+        check_source(evidence(source={"provider": named}), "a.arrow")
+    for source in ({}, {"provider": None}, {"provider": {"name": "sam3"}}):
+        check_source(evidence(source=source), "a.arrow")
 
 
 @pytest.mark.parametrize(

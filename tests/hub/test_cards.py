@@ -1,5 +1,6 @@
 """Cards match their pattern in full, hold the figures of the record, and their loading code runs."""
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from natix_roadwork import RoadworkForImageClassification
 from natix_roadwork.calibration import AffineMap
 from natix_roadwork.cli import main
 from natix_roadwork.hub.backbone_licences import backbone_licence
@@ -78,6 +80,25 @@ def test_cards_of_publishings_match(arguments: Arguments, parts: dict, trained: 
     card = (trained / "out" / "repo" / "README.md").read_text()
     check(card)
     assert ("RoadworkEnsemble" in card) == complete and ("fold0, fold1" in card) == complete
+
+
+def test_a_published_card_names_figures_of_detectors(
+    arguments: Arguments, trained: Path, tiny_model: RoadworkForImageClassification
+) -> None:
+    config = copy.deepcopy(tiny_model.config)
+    config.extra_evidence_size = 2
+    RoadworkForImageClassification(config).save_pretrained(trained / "model")
+    push(arguments(score_lockbox=False))
+    card = (trained / "out" / "repo" / "README.md").read_text()
+    check(card)
+    assert "It also reads figures of detectors where they are given" in card
+
+
+def test_a_card_says_what_is_read_beside_the_photo(changed: Change) -> None:
+    model = read_result(QUICKSTART).details["published"]["model"]
+    card = render_card(changed(model=model | {"metadata_fields": ["gps"], "side_inputs": ["a depth map"]}))
+    check(card)
+    assert "It also reads gps, a depth map where they are given; what is not given counts as missing." in card
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own

@@ -18,6 +18,7 @@ from natix_roadwork.inference.report_page import render
 from natix_roadwork.inference.report_rows import data_warnings, matching_rows, report_lines, run_warnings
 from natix_roadwork.metrics import binary_metrics
 from natix_roadwork.runs import RunResult, read_result
+from tests.inference.conftest import save_model
 
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +78,7 @@ def test_baselines_are_those_of_the_reported_split(report: ReportData) -> None:
 
 def test_another_model_than_the_member_s_is_told(report: ReportData) -> None:
     assert any("may not be the member's" in warning for warning in report.warnings)
+    assert not any("where given; the pictures" in warning for warning in report.warnings)
 
 
 def test_same_seed_same_page(report: ReportData, member: Predictions, rows: Dataset, run_result: RunResult) -> None:
@@ -258,3 +260,12 @@ def test_lines_and_rows_that_do_not_fit_are_refused(member: Predictions, rows: D
         build_report(member, rows.select(range(119, -1, -1)), progress=False)
     with pytest.raises(ValueError, match="model='no_such_folder': no model with its image processor"):
         build_report(member, rows, model="no_such_folder", worst_rows=1, progress=False)
+
+
+def test_pictures_without_depth_and_figures_are_told(member: Predictions, rows: Dataset, tmp_path: Path) -> None:
+    views = {"num_views": 13, "depth_view": True, "extra_evidence_size": 2}
+    model = save_model(tmp_path / "model", **views)
+    found = build_report(member, rows, model=str(model), worst_rows=1, progress=False)
+    for name in ("a depth map", "figures of detectors"):
+        assert any(f"reads {name} where given; the pictures" in text for text in found.warnings)
+        assert f"reads {name} where given" in render(found)

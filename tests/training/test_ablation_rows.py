@@ -56,6 +56,13 @@ def test_the_default_is_the_recipe_that_is_trained(variant: str, trained: str) -
     assert differing <= own
 
 
+def test_figures_of_detectors_are_taken_away_where_the_default_reads_them() -> None:
+    row = rows_of(default_of("quickstart", "--extra_evidence", "figures.arrow"))["without_extra_evidence"]
+    assert (row.change, row.has_component, row.component) == ({"extra_evidence": None}, False, "18 masks")
+    assert row.text == "extra_evidence figures.arrow -> None"
+    assert not [name for name in rows_of(default_of("quickstart")) if "extra_evidence" in name]
+
+
 def test_a_component_is_switched_to_the_other_side() -> None:
     off = rows_of(default_of("quickstart"))
     assert off["with_pruning"].change == {"keep_views": 8} and off["with_pruning"].has_component

@@ -84,6 +84,9 @@ def test_a_run_trains_a_view_of_depth_and_counts_its_maps(base: Path) -> None:
     assert result_of(base).details["depth"] == {"rows": 56, "with_depth": 28}
     config = json.loads((base / "config.json").read_text())
     assert (config["num_views"], config["depth_view"], config["wide_views"]) == (13, True, [0, 10, 11])
+    assert any(
+        "photos with a depth map, where they have it; a bare photo" in text for text in result_of(base).warnings
+    )
     assert str(base.parent) not in (base / "config.json").read_text()
 
 

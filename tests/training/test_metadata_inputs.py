@@ -12,13 +12,14 @@ from transformers import Trainer
 from natix_roadwork import RoadworkForImageClassification, RoadworkImageProcessor
 from natix_roadwork.data.dataset import LoadedRows, load_rows
 from natix_roadwork.data.draws import whole_batch
+from natix_roadwork.data.extra_evidence import ExtraEvidence, write_extra_evidence
 from natix_roadwork.data.feature_cache import extract_features
 from natix_roadwork.data.feature_rows import FeatureRows
 from natix_roadwork.data.metadata import MetadataInputs
 from natix_roadwork.data.photo_batches import collate_rows, photo_transform
 from natix_roadwork.model.configuration_roadwork import DEFAULT_VOCABULARIES, METADATA_FIELDS
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
-from natix_roadwork.training.metadata_inputs import metadata_inputs
+from natix_roadwork.training.metadata_inputs import load_evidence, metadata_inputs
 from natix_roadwork.training.pretrain_inputs import prepare_inputs
 from natix_roadwork.training.pretrain_model import build_model
 
@@ -182,3 +183,18 @@ def test_recipe_key_decides_what_the_batches_hold(
     assert inputs.model.config.metadata_fields == ["gps", "daytime"]
     batch = inputs.datasets["train"].read(range(6))
     assert inputs.model(**batch).loss.isfinite()
+
+
+@pytest.mark.parametrize("provider", ["human", "scenes"])
+def test_a_file_that_names_a_label_knowing_provider_is_refused(
+    rows: LoadedRows, tmp_path: Path, provider: str
+) -> None:
+    ids = np.concatenate([np.array(split["row_id"][:]) for split in rows.splits.values()])
+    values, path = np.ones((len(ids), 1, 2), np.float32), str(tmp_path / "made.arrow")
+    for name in (provider, "sam3"):
+        write_extra_evidence(path, ExtraEvidence(ids, values, ("a", "b"), {"provider": {"name": name}}))
+        if name == "sam3":
+            assert load_evidence(path, rows.splits) is not None
+        else:
+            with pytest.raises(ValueError, match=rf"made.arrow': provider='{name}' knows what the label knows"):
+                load_evidence(path, rows.splits)

@@ -17,10 +17,13 @@ from natix_roadwork.inference.member_table import member_table
 from natix_roadwork.inference.predict import predict
 from natix_roadwork.runs import read_result
 from natix_roadwork.training.arguments import PretrainArguments, RoadworkTrainingArguments
+from natix_roadwork.training.finetune_arguments import FinetuneArguments
+from natix_roadwork.training.finetune_inputs import FinetuneInputs, data_settings, load_base, prepare_folds
 from natix_roadwork.training.pretraining import pretrain
 from natix_roadwork.training.yaml_args import parse_recipe
 from tests.dark_photos import write_dark_photos
-from tests.fold_runs import COMMON, pairs, run_folds, train_base
+from tests.fold_runs import COMMON, fold_command, pairs, run_folds, train_base
+from tests.recipe_photos import write_photos
 
 
 ROOT = Path(__file__).parents[2]
@@ -118,9 +121,41 @@ def test_a_model_reads_a_detector_s_figures(base: Path, tmp_path: Path) -> None:
     assert roc_auc_score(alone.labels, alone.probabilities) < 1.0
     record = read_result(tmp_path / "reader_dev" / "result.json")
     assert any("reads extra evidence, and got none" in warning for warning in record.warnings)
+    told = read_result(tmp_path / "reader" / "result.json").warnings
+    assert any("photos with figures of detectors, where they have it; a bare photo" in text for text in told)
 
 
 def test_figures_of_another_detector_are_refused(base: Path, tmp_path: Path) -> None:
     other = evidence_file(base, tmp_path / "other.arrow", names=("a", "b", "c"))
     with pytest.raises(ValueError, match="has 3 figures a piece, the model reads 0"):
         predicted(base, base, extra_evidence=other)
+
+
+def folds_of(model: Path, output: Path, **keys: object) -> FinetuneInputs:
+    command = fold_command(model, output, feature_cache="off", feature_draws=0, **keys)
+    return prepare_folds(*parse_recipe(command, (FinetuneArguments, RoadworkTrainingArguments)))
+
+
+def test_a_target_set_of_its_own_does_not_read_the_base_s_figures(base: Path, tmp_path: Path) -> None:
+    file = evidence_file(base, tmp_path / "evidence.arrow")
+    keys = {"darkest_share": "null", "augmentation": "none", "feature_draws": 0, "selection_share": 0.2}
+    train(base, tmp_path / "reader", extra_evidence=file, **keys)
+    other = write_photos(tmp_path / "other", {"train": 20, "dev": 8})
+    ids = np.array([f"train/{row}.png" for row in range(20)])
+    own = str(tmp_path / "own.arrow")
+    write_extra_evidence(own, ExtraEvidence(ids, np.full((20, 1, 2), 7, np.float32), ("seen", "score")))
+    model, target = tmp_path / "reader", {"fold_target": other}
+    assert folds_of(model, tmp_path / "dev").rows.read([1])["extra_evidence"].shape == (1, 1, 2)
+    assert "extra_evidence" not in folds_of(model, tmp_path / "none", **target).rows.read([0])
+    told = folds_of(model, tmp_path / "folds", extra_evidence=own, bad_masks="ignore", **target).rows.read([0])
+    assert (told["extra_evidence"] == 7).all()
+    wide = evidence_file(base, tmp_path / "wide.arrow", names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="has 3 figures a piece, the model reads 2"):
+        folds_of(model, tmp_path / "wide", extra_evidence=wide)
+
+
+def test_bad_masks_are_the_base_s_unless_named(base: Path) -> None:
+    settings = FinetuneArguments(base_model=str(base))
+    assert data_settings(settings, load_base(settings)).bad_masks == "refuse"
+    settings.bad_masks = "ignore"
+    assert data_settings(settings, load_base(settings)).bad_masks == "ignore"
