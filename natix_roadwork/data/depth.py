@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from natix_roadwork.data.feature_shards import write_whole
-from natix_roadwork.data.side_files import SideFileError, side_path
+from natix_roadwork.data.side_files import SideFileError, read_picture, side_path
 
 
 DEPTH_SUFFIX = "_depth.png"
@@ -67,11 +67,8 @@ def read_depth(path: str | Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     if not Path(path).is_file():
         raise DepthError("missing", f"depth map {path} is missing; make it with recipes/depth_maps.py")
     try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            picture.load()
-            depth = np.array(picture)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a broken PNG
+        mode, depth = read_picture(path)
+    except ValueError as error:
         raise DepthError("damaged", f"depth map {path} cannot be read ({error}); make it again") from error
     if mode != "L":
         raise DepthError("wrong format", f"depth map {path} has mode {mode}; a depth map is one 8-bit grey channel")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from natix_roadwork.data.feature_shards import write_whole
-from natix_roadwork.data.side_files import SideFileError, side_path
+from natix_roadwork.data.side_files import SideFileError, read_picture, side_path
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 
 
@@ -149,14 +149,12 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> PhotoMas
             "missing", f"mask {path} is missing; make it with recipes/pseudo_masks.py, or clear the column"
         )
     try:
-        with Image.open(path) as picture:
-            mode, found = picture.mode, picture.size
-            picture.load()
-            bits = np.array(picture)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a broken PNG
+        mode, bits = read_picture(path)
+    except ValueError as error:
         raise MaskError("damaged", f"mask {path} cannot be read ({error}); make it again") from error
     if mode not in ("L", "P"):
         raise MaskError("wrong format", f"mask {path} has mode {mode}; a mask is one 8-bit channel, one bit a class")
+    found = bits.shape[1], bits.shape[0]
     if size is not None and found != size:
         raise MaskError(
             "wrong size", f"mask {path} is {found[0]}x{found[1]}, its upright photo {size[0]}x{size[1]}; make it again"

@@ -1,8 +1,13 @@
 """Files that lie beside the rows of a data set, such as masks and depth maps: where a row's file is, and what is wrong with it."""
 
+import io
 import os
 from pathlib import Path
 from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 
 TAIL_BYTES = 64
@@ -32,6 +37,25 @@ def side_path(folder: str | Path, row_id: str, suffix: str) -> Path:
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"row {row_id!r} names no file below {folder}; a row id has no empty, '.' or '..' part")
     return Path(folder, *(quote(part, safe=SAFE) for part in parts[:-1])) / (quote(parts[-1], safe=SAFE) + suffix)
+
+
+def read_picture(path: str | Path) -> tuple[str, NDArray]:
+    """Read a PNG whole; Pillow alone would not look at its checksums, and pixels could be wrong unseen.
+
+    Returns:
+        Pillow's mode and the pixels.
+
+    Raises:
+        ValueError: If it cannot be read, or a checksum is wrong.
+    """
+    try:
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.verify()
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.mode, np.array(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # a broken PNG: SyntaxError
+        raise ValueError(str(error)) from error
 
 
 def end_of_file(path: str, kind: str) -> tuple[int, bytes]:

@@ -99,13 +99,17 @@ def evidence_of_records(folder: str | Path, splits: Mapping[str, Dataset]) -> Ex
 def write_detections(settings: PseudoMaskArguments) -> str:
     """Write `evidence.arrow` beside the records of a finished run, and say in a line what it holds.
 
+    It has every row of the data set that was marked, in this run or an earlier one; those of a lockbox where the run asks for it.
+
     Args:
         settings: Of the run.
 
     Raises:
         ValueError: As `evidence_of_records`.
     """
-    _, splits = load_photo_rows(settings, MaskWriter.product, settings.state())
+    rows, _ = load_photo_rows(settings, MaskWriter.product, settings.state())
+    hidden = rows.lockbox and "test" not in settings.splits
+    splits = {name: split for name, split in rows.splits.items() if name != "test" or not hidden}
     evidence = evidence_of_records(settings.output_dir, splits)
     path = Path(settings.output_dir) / EVIDENCE_NAME
     write_extra_evidence(path, evidence)

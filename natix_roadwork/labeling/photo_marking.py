@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
@@ -94,8 +95,10 @@ class PhotoMarker:
         row, pixels = photo.content
         try:
             self.writer.write(row, pixels)
-        except ValueError as error:
+        except (ValueError, RuntimeError, cv2.error) as error:
+            # Such as a photo too large for the device's memory: it would end every run that comes to it.
             reason = error.reason if isinstance(error, SideFileError) else "not marked"
+            reason = reason if isinstance(error, ValueError) else type(error).__name__
             return self._failure(row["row_id"], photo.path.split(" ")[0], reason, " ".join(str(error).split()))
         return None
 

@@ -52,12 +52,18 @@ class ModelProviderArguments:
         """
         own = MODEL_PROVIDERS.get(provider, ())
         known = {key for keys in MODEL_PROVIDERS.values() for key in keys}
-        read = {*own, "model", "model_revision"} if own else set()
+        read = {*own, "model"} if own else set()
+        if own and provider != "ultralytics_boxes":  # its model is a file
+            read.add("model_revision")
         for key in sorted({*known, "model", "model_revision"} - read):
             if getattr(self, key) is not None:
                 raise ValueError(f"{key}={getattr(self, key)!r} is not read by provider={provider}; leave it out")
         if own and self.model is None:
             raise ValueError(f"model is missing; provider={provider} needs a Hub id, a folder or a file")
+        if "labels" in own and self.labels is None:
+            raise ValueError(
+                f"labels is missing; provider={provider} needs a JSON mapping of the model's labels to classes"
+            )
         self.model_settings(provider)
 
     def model_settings(self, provider: str) -> dict[str, Any]:

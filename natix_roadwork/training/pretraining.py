@@ -123,6 +123,7 @@ def result_table(result: RunResult, output_dir: str | Path) -> str:
     lines = [f"{'MCC [95 % interval]':24}" + "".join(f"{split:>24}" for split in splits)]
     for name, metrics in {"head": result.metrics, **result.baselines}.items():
         lines.append(f"{name:24}" + "".join(f"{interval_text(metrics[split]['mcc']):>24}" for split in splits))
+    lines += [_mask_line(split, metrics) for split, metrics in result.metrics.items() if "mask_iou" in metrics]
     lines += [
         f"model, processor, code   {output_dir}",
         f"every figure            {Path(output_dir) / RESULT_NAME}",
@@ -135,6 +136,15 @@ def result_table(result: RunResult, output_dir: str | Path) -> str:
             f"GPS sampling {gps['sampling']:11}{near} of {gps['target']}, median {shares['median_km']:.0f} km"
         )
     return "\n".join(lines + [f"warning: {text}" for text in result.warnings])
+
+
+def _mask_line(split: str, metrics: dict[str, dict[str, float | None]]) -> str:
+    """`masks of dev             IoU 0.47 of an oracle's 0.54, patch AUC 0.97 to 0.99`."""
+    iou, oracle = (interval_text(metrics[name]) for name in ("mask_iou", "oracle_iou"))
+    aucs = [figure["value"] for name, figure in metrics.items() if name.startswith("patch_auc_")]
+    known = [value for value in aucs if value is not None]
+    ranked = f", patch AUC {min(known):.2f} to {max(known):.2f}" if known else ""
+    return f"{f'masks of {split}':24}IoU {iou}, an oracle's {oracle}{ranked}"
 
 
 def _prepare_output(settings: PretrainArguments, args: RoadworkTrainingArguments) -> bool:

@@ -82,6 +82,18 @@ def test_bad_masks_are_named(tmp_path: Path, bits: np.ndarray) -> None:
         read_mask(path)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_single_wrong_bit_is_noticed(tmp_path: Path, bits: np.ndarray, seed: int) -> None:
+    path = write_mask(tmp_path, "a", bits, {})
+    data = bytearray(path.read_bytes())
+    draw, start = np.random.default_rng(seed), data.index(b"IDAT") + 4
+    data[int(draw.integers(start, len(data) - 16))] ^= 1 << int(draw.integers(8))
+    path.write_bytes(data)
+    with pytest.raises(MaskError, match="cannot be read") as caught:
+        read_mask(path)
+    assert caught.value.reason == "damaged"
+
+
 def test_unknown_classes_are_named(tmp_path: Path, bits: np.ndarray) -> None:
     bits[3, 7] = 64
     with pytest.raises(MaskError, match="pixel at column 7, row 3 is 64; bits 6 and above are no class"):

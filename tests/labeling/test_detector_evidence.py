@@ -120,6 +120,13 @@ def test_a_killed_run_goes_on_to_the_same_file(detector: BrightCorner, tmp_path:
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_splits_that_follow_join_those_before(detector: BrightCorner, tmp_path: Path) -> None:
+    for split, words in (("train", "8 of 12"), ("dev", "12 of 12")):
+        chosen = settings(tmp_path, splits=[split])
+        mark_photos(chosen)
+        assert f"18 figures of {words} photos" in write_detections(chosen)
+
+
 def test_rows_without_a_record_are_missing(detector: BrightCorner, tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     mark_photos(chosen)

@@ -54,6 +54,14 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path, provider: str) -> No
             "exemplars='a' is not read by provider=text_boxes",
         ),
         ({"provider": "sam3", "model": "x", "prompts": "{"}, "prompts='{' is no JSON"),
+        *(
+            ({"provider": name, "model": "x"}, f"labels is missing; provider={name} needs")
+            for name in ("label_boxes", "label_masks", "ultralytics_boxes")
+        ),
+        (
+            {"provider": "ultralytics_boxes", "model": "x", "labels": "{}", "model_revision": "main"},
+            "model_revision='main' is not read by provider=ultralytics_boxes",
+        ),
     ],
 )
 def test_keys_of_another_provider_are_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:

@@ -25,7 +25,7 @@ from natix_roadwork.training.finetune_inputs import prepare_folds
 from natix_roadwork.training.mask_scoring import score_masks
 from natix_roadwork.training.memory import estimate_memory
 from natix_roadwork.training.pretrain_inputs import PretrainInputs, prepare_inputs
-from natix_roadwork.training.pretraining import build_trainer, pretrain
+from natix_roadwork.training.pretraining import build_trainer, pretrain, result_table
 from natix_roadwork.training.yaml_args import parse_recipe
 from tests.fold_runs import COMMON, fold_command, pairs, run_folds, train_base
 from tests.masks import mask_all
@@ -108,6 +108,11 @@ def test_a_run_scores_its_masks_on_dev(base: Path, tmp_path: Path) -> None:
     for name in found:  # float16 grids of the cache against live ones
         one, other = result.metrics["dev"][name]["value"], again.figures[name]["value"]
         assert (one is None) == (other is None) and (one is None or abs(one - other) < 0.02)
+
+
+def test_the_table_of_a_run_says_how_good_its_masks_are(base: Path) -> None:
+    text = result_table(result_of(base), base)
+    assert text.count("masks of dev") == 1 and "an oracle's" in text and "patch AUC" in text
 
 
 def test_the_loss_on_dev_does_not_depend_on_which_rows_share_a_batch(base: Path, tmp_path: Path) -> None:
