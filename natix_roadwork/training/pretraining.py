@@ -181,7 +181,10 @@ def _record(
             prediction = trainer.predict(inputs.datasets[split], metric_key_prefix=split)
             probabilities = roadwork_probabilities(prediction.predictions)
             recorder.metrics[split] = _metrics(inputs, split, prediction.label_ids, probabilities, recorder.seed)
-            if inputs.masks is not None and inputs.masks.paths.keys() & set(rows.splits[split]["row_id"][:]):
+            scored = inputs.masks is not None and inputs.masks.paths.keys() & set(rows.splits[split]["row_id"][:])
+            if scored and trainer.is_fsdp_enabled:  # the decoder runs outside of the sharded model's forward
+                recorder.warnings.append(f"the masks of {split} are not scored under FSDP; DDP scores them")
+            elif scored:
                 groups = rows.splits[split]["group"][:]
                 masks[split] = score_masks(inputs.model, inputs.datasets[split], groups, recorder.seed)
                 recorder.metrics[split] |= masks[split].figures
