@@ -54,7 +54,8 @@ def read_picture(path: str | Path) -> tuple[str, NDArray]:
             picture.verify()
         with Image.open(io.BytesIO(data)) as picture:
             return picture.mode, np.array(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # a broken PNG: SyntaxError
+    # Pillow raises SyntaxError for a broken PNG, and IndexError for one without pixels.
+    except (OSError, SyntaxError, IndexError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -22,6 +22,9 @@ from natix_roadwork.model.photo import load_photo
 Place = tuple[str, int]  # split and row
 Failure = dict[str, str]
 Decoded = tuple[Mapping[str, Any], NDArray[np.uint8]]
+# What one photo alone can bring about, such as too little memory for a giant one; torch's out of memory is a RuntimeError.
+OF_THE_PHOTO = (RuntimeError, MemoryError, cv2.error)
+OF_THE_PROGRAM = (NotImplementedError, RecursionError)  # RuntimeErrors too
 
 
 class PhotoWriter(Protocol):
@@ -51,7 +54,8 @@ class PhotoWriter(Protocol):
             photo: `(H, W, 3)` RGB, upright.
 
         Raises:
-            ValueError: If this photo has none (`SideFileError` with a reason to count it by); the run goes on.
+            ValueError: If this photo has none (`SideFileError` with a reason to count it by); the run goes on, as it does
+                after a RuntimeError, MemoryError or cv2.error.
         """
         ...
 
@@ -74,6 +78,7 @@ class PhotoMarker:
 
         Raises:
             OSError: If a file cannot be written.
+            TypeError, KeyError and the like: The writer's mistakes are no photo's failures, and end the run.
         """
         threads = self.settings.num_workers
         for batch in read_ahead([f"{split} {row}" for split, row in places], self._read, threads, threads):
@@ -95,11 +100,15 @@ class PhotoMarker:
         row, pixels = photo.content
         try:
             self.writer.write(row, pixels)
-        except (ValueError, RuntimeError, cv2.error) as error:
-            # Such as a photo too large for the device's memory: it would end every run that comes to it.
+        except ValueError as error:
             reason = error.reason if isinstance(error, SideFileError) else "not marked"
-            reason = reason if isinstance(error, ValueError) else type(error).__name__
             return self._failure(row["row_id"], photo.path.split(" ")[0], reason, " ".join(str(error).split()))
+        except OF_THE_PROGRAM:
+            raise
+        except OF_THE_PHOTO as error:
+            reason = "cv2.error" if isinstance(error, cv2.error) else type(error).__name__
+            message = " ".join(f"row {row['row_id']!r}: {reason}: {error}".split())
+            return self._failure(row["row_id"], photo.path.split(" ")[0], reason, message)
         return None
 
     def _failure(self, row_id: str, split: str, reason: str, message: str) -> Failure:

@@ -94,6 +94,15 @@ def test_a_single_wrong_bit_is_noticed(tmp_path: Path, bits: np.ndarray, seed: i
     assert caught.value.reason == "damaged"
 
 
+def test_a_png_without_pixels_is_damaged(tmp_path: Path, bits: np.ndarray) -> None:
+    path = write_mask(tmp_path, "a", bits, {})
+    data = path.read_bytes()
+    start = data.index(b"IDAT") - 4
+    path.write_bytes(data[:start] + data[data.index(b"IEND") - 4 :])
+    with pytest.raises(MaskError, match="cannot be read"):
+        read_mask(path)
+
+
 def test_unknown_classes_are_named(tmp_path: Path, bits: np.ndarray) -> None:
     bits[3, 7] = 64
     with pytest.raises(MaskError, match="pixel at column 7, row 3 is 64; bits 6 and above are no class"):
