@@ -8,7 +8,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from natix_roadwork.data.dataset import load_rows
-from natix_roadwork.data.masks import write_mask
+from natix_roadwork.data.masks import pack, write_mask
 from tests.photo_rows import photo_rows
 
 
@@ -72,6 +72,11 @@ def masked_rows(num_rows: int, folder: Path, every: int = 2) -> Dataset:
     for name, values in {"width": [120] * num_rows, "height": [90] * num_rows, "mask": [""] * num_rows}.items():
         rows = rows.add_column(name, values)
     return rows
+
+
+def cover_bits(cover: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bits `(H, W)` of a cover `(H, W, C)`, one where a class fills half of the pixel or more."""
+    return pack(np.moveaxis(cover >= 128, -1, 0))
 
 
 def mask_all(folder: Path, photos: Path, every: int = 2) -> Path:

@@ -121,6 +121,7 @@ class FeatureRows(DrawRows):
         back = torch.from_numpy(np.argsort(order))
 
         def read(name: str, *shape: int) -> Tensor:
+            """Gather what the shards hold under a name, `(B, V, *shape)`."""
             # Each shard's part is copied to its place in the order of shards, then all of it into that of the batch.
             first = self._vectors[0][name]
             found = torch.empty(len(wanted), *shape, dtype=first.dtype)

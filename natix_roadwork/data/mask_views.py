@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from natix_roadwork.data.masks import pack
 from natix_roadwork.model.configuration_roadwork import MASK_CLASSES
 from natix_roadwork.model.image_processing_roadwork import RoadworkImageProcessor
 from natix_roadwork.model.views import render_view
@@ -22,7 +21,6 @@ from natix_roadwork.model.views import render_view
 
 NUM_CLASSES = len(MASK_CLASSES)
 PAINTED = 255
-HALF = 128
 # Shares are stored in 254 steps; one value is left for an unknown one.
 SHARE_LEVELS, UNKNOWN_LEVEL = 254, 255
 
@@ -47,6 +45,7 @@ def view_cover(processor: RoadworkImageProcessor, mask: Pixels, view: int = 0) -
     squash = view == 0 and processor.global_fit == "squash"
 
     def render(painted: Pixels) -> Pixels:
+        """Cut the view out of a picture `(H, W, 3)` as large as the photo."""
         return render_view(
             painted,
             box,
@@ -84,11 +83,6 @@ def through_picture(mask: Pixels, change: Callable[[Pixels], Pixels]) -> Pixels:
     for kind, plane in planes.items():
         cover[..., kind] = plane
     return cover
-
-
-def cover_bits(cover: Pixels) -> Pixels:
-    """Pack a cover `(H, W, C)` into bits `(H, W)`, one where a class fills half of the pixel or more."""
-    return pack(np.moveaxis(cover >= HALF, -1, 0))
 
 
 def cell_levels(cover: Pixels, known: NDArray[np.bool_], mask_size: int) -> NDArray[np.uint8]:

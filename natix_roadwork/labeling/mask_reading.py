@@ -149,6 +149,7 @@ def read_photos(
     kept = rows.select_columns(["row_id", "image", "label", "group", "width", "height", "mask"])
 
     def read(number: int) -> tuple[str, PhotoReading | None, MaskError | None]:
+        """Read one row's mask: its id, and what was read or what is wrong."""
         row = kept[number]
         try:
             return row["row_id"], *_read(number, row, folder, reference)

@@ -7,7 +7,7 @@ from .configuration_roadwork import MASK_CLASSES
 
 
 MASK_WIDTH = 256
-# Evidence covers about one cell in a hundred: the decoder starts from that share, not from a half.
+# Evidence covers few cells: the decoder starts from two in a hundred (the sigmoid of this), not from a half.
 PRIOR_LOGIT = -4.0
 # Share of the strongest cells that say whether a class is there at all.
 PRESENCE_SHARE = 0.01

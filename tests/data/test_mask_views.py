@@ -11,12 +11,12 @@ from PIL import Image, ImageOps
 from natix_roadwork import RoadworkImageProcessor
 from natix_roadwork.data.augmentation import ViewAugmentation
 from natix_roadwork.data.augmentation_presets import STRENGTHS
-from natix_roadwork.data.mask_views import cell_levels, cover_bits, shares, unknown_levels, view_cover
+from natix_roadwork.data.mask_views import cell_levels, shares, unknown_levels, view_cover
 from natix_roadwork.data.quiet_albumentations import A
 from natix_roadwork.data.scene_table import SceneSettings
 from natix_roadwork.data.scenes import draw_scene
 from natix_roadwork.model.photo import decode_photo
-from tests.masks import LEAST_IOU, painted, shapes, shown, worst_iou
+from tests.masks import LEAST_IOU, cover_bits, painted, shapes, shown, worst_iou
 
 
 ALL = np.ones(6, bool)
