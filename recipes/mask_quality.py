@@ -3,17 +3,20 @@
     python recipes/mask_quality.py --config recipes/mask_quality/quickstart.yaml
 
 The page needs no network and no other file; `result.json` beside it holds its figures. Keys are the fields of
-`QualityArguments`. Average precision needs the extra `labeling` (pycocotools).
+`QualityArguments`. It needs the extra `labeling` (pycocotools), for average precision.
 """
 
 import sys
 
-from natix_roadwork.labeling.mask_quality import QualityArguments, quality_summary, run_quality
 from natix_roadwork.training.yaml_args import parse_recipe
 
 
 def main(argv: list[str]) -> None:
     """Parse the arguments, write the page and its record, and print the figures that judge the masks."""
+    try:
+        from natix_roadwork.labeling.mask_quality import QualityArguments, quality_summary, run_quality
+    except ImportError as error:
+        raise ImportError(f"{error}; pip install 'natix-roadwork[labeling]'") from error
     (arguments,) = parse_recipe(argv, [QualityArguments])
     print(quality_summary(run_quality(arguments), arguments.output_dir))
 

@@ -1,6 +1,8 @@
 """The quality page of degraded masks of drawn scenes, in a real browser on a desk and on a phone."""
 
 import importlib.util
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +60,10 @@ def test_page_is_no_wider_than_the_window(browser: Chrome, page: Path, width: in
     outside = """return [...document.querySelectorAll("body *")].filter(part => !part.closest(".scroll")
         && part.getBoundingClientRect().right > innerWidth + 1).map(part => part.outerHTML.slice(0, 80))"""
     assert browser.execute_script(outside) == []
+
+
+def test_without_the_extra_the_recipe_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "natix_roadwork.labeling.mask_quality", None)
+    main = runpy.run_path(str(ROOT / "recipes" / "mask_quality.py"))["main"]
+    with pytest.raises(ImportError, match=r"pip install 'natix-roadwork\[labeling\]'"):
+        main([])
